@@ -1,0 +1,219 @@
+"""What a batch of images is: how input is read and checked, and how a batch is split over threads.
+
+Images come as ``(n, height, width)`` gray or ``(n, height, width, 3)`` RGB, as flat rows ``(n, n_pixels)`` with an
+``image_shape``, or as a list of images of different sizes. Inside the package a batch is either one array
+``(n, height, width, channels)`` or a list of arrays ``(height, width, channels)``.
+"""
+
+import numbers
+from itertools import pairwise
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+
+def read_images(X, image_shape=None, *, ragged=False):
+    """Return X as ``(n, height, width, channels)``, or as a list of such images where `ragged` allows sizes to differ.
+
+    No pixel is copied or converted where that can be helped: `as_pixels` does it, piece by piece.
+    """
+    if is_ragged(X):
+        images = [_one_image(image, i) for i, image in enumerate(X)]
+        if len({image.shape for image in images}) == 1:
+            return np.stack(images)
+        return _checked_sizes(images, ragged)
+    if hasattr(X, "iloc") or not hasattr(X, "ndim") or X.ndim <= 2:
+        return _unflatten(_rows(X), image_shape)
+    if image_shape is not None and X.shape[1:] not in (tuple(image_shape), (*image_shape, 1)):
+        raise ValueError(
+            f"The images have shape {X.shape[1:]}, but image_shape={tuple(image_shape)}. "
+            "Leave image_shape=None for images that are not flat rows."
+        )
+    return _batch(np.asarray(X))
+
+
+def is_ragged(X):
+    """Tell whether X is a list (or object array) of images rather than one array or a table of rows."""
+    if isinstance(X, np.ndarray) and (X.dtype != object or X.ndim != 1):
+        return False
+    return isinstance(X, (list, tuple, np.ndarray)) and len(X) > 0 and all(np.ndim(image) >= 2 for image in X)
+
+
+def _one_image(image, i):
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
+        raise ValueError(
+            f"Image {i} of the list has shape {image.shape}; expected (height, width) gray or (height, width, 3) RGB."
+        )
+    return image
+
+
+def _checked_sizes(images, ragged):
+    if not ragged:
+        sizes = sorted({image.shape[:2] for image in images})
+        raise ValueError(
+            f"The images have different sizes ({sizes[0]} and {sizes[-1]} among them), and the number of features here "
+            "depends on the size. Put Resize(size) before this step."
+        )
+    if len({image.shape[2] for image in images}) > 1:
+        raise ValueError("The list mixes gray and RGB images; convert them to one kind, e.g. with np.stack([gray] * 3, -1).")
+    return images
+
+
+def _rows(X):
+    """Check flat rows; 0-D and 1-D input and sparse matrices get scikit-learn's own message."""
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype in (np.uint8, np.uint16, bool):
+        return check_array(X, dtype=X.dtype)
+    return check_array(X, dtype=[np.float64, np.float32], input_name="X")
+
+
+def _unflatten(rows, image_shape):
+    if image_shape is None:
+        return rows[:, None, :, None]
+    shape = _parse_shape(image_shape)
+    if rows.shape[1] != np.prod(shape):
+        raise ValueError(
+            f"image_shape={tuple(image_shape)} means rows of {np.prod(shape)} pixels, but X has {rows.shape[1]} features."
+        )
+    return rows.reshape(len(rows), *shape)
+
+
+def _parse_shape(image_shape):
+    ok = isinstance(image_shape, (tuple, list)) and len(image_shape) in (2, 3)
+    if not ok or not all(isinstance(k, numbers.Integral) and k > 0 for k in image_shape):
+        raise ValueError(f"image_shape={image_shape!r}; expected (height, width) or (height, width, channels).")
+    return (*image_shape, 1)[:3]
+
+
+def _batch(X):
+    if X.ndim not in (3, 4):
+        raise ValueError(
+            f"The images have shape {X.shape}; expected (n, height, width) gray, (n, height, width, 3) RGB or flat rows "
+            "(n, n_pixels). A single image is a batch of one: image[None]."
+        )
+    images = X[..., None] if X.ndim == 3 else X
+    if len(images) == 0:
+        raise ValueError(f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required.")
+    if 0 in images.shape:
+        raise ValueError(f"The images have shape {X.shape}: no pixels.")
+    if images.shape[3] not in (1, 3):
+        hint = " Channels come last: X.transpose(0, 2, 3, 1)." if images.shape[1] in (1, 3) else ""
+        alpha = " Drop the alpha channel: X[..., :3]." if images.shape[3] == 4 else ""
+        raise ValueError(f"The images have {images.shape[3]} channels (shape={X.shape}); expected 1 or 3.{hint}{alpha}")
+    return images
+
+
+def fit_images(estimator, X, *, ragged=False):
+    """Read X for ``fit`` and remember what images `estimator` has seen."""
+    if not is_ragged(X) and (hasattr(X, "iloc") or not hasattr(X, "ndim") or X.ndim <= 2):
+        validate_data(estimator, X, skip_check_array=True)  # feature names, where X is a table
+    images = read_images(X, estimator.image_shape, ragged=ragged)
+    if isinstance(images, list):
+        estimator.image_shape_ = (None, None, images[0].shape[2])
+    else:
+        estimator.image_shape_ = tuple(int(k) for k in images.shape[1:])
+        estimator.n_features_in_ = int(np.prod(images.shape[1:]))
+    return images
+
+
+def transform_images(estimator, X, *, ragged=False):
+    """Read X for ``transform`` and check that it looks like what ``fit`` saw."""
+    check_is_fitted(estimator)
+    if not is_ragged(X) and (hasattr(X, "iloc") or not hasattr(X, "ndim") or X.ndim <= 2):
+        if None not in estimator.image_shape_:
+            X = X if hasattr(X, "iloc") else _rows(X)
+            validate_data(estimator, X, reset=False, skip_check_array=True)
+    images = read_images(X, estimator.image_shape, ragged=ragged)
+    seen, shapes = estimator.image_shape_, {image.shape for image in images} if isinstance(images, list) else {images.shape[1:]}
+    for shape in shapes:
+        if (shape[2] != seen[2]) or (not ragged and shape != seen):
+            raise ValueError(
+                f"{type(estimator).__name__} was fitted on images of shape {seen} (height, width, channels), "
+                f"and X has images of shape {shape}."
+            )
+    return images
+
+
+def as_pixels(images, *, float_type=np.float32, unit_range=False):
+    """Return images as a C-contiguous array of uint8 or `float_type`.
+
+    uint8 stays as it is, bool becomes 0 and 255, uint16 is divided by 65535, other integers must lie in 0..255 and
+    become uint8, floats become `float_type`. Raises ValueError for NaN and infinity and, where `unit_range` is asked
+    for, for floats outside [0, 1].
+    """
+    images = np.asarray(images)
+    if images.dtype == bool:
+        images = images.astype(np.uint8) * np.uint8(255)
+    elif images.dtype == np.uint16:
+        images = images.astype(np.float32) / np.float32(65535)
+    elif images.dtype.kind in "iu" and images.dtype != np.uint8:
+        images = _bytes_from_integers(images)
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    if images.dtype.kind != "f":
+        raise TypeError(f"The images have dtype {images.dtype}; expected uint8 (0 to 255) or float (0 to 1).")
+    images = np.ascontiguousarray(images, dtype=float_type if images.dtype != float_type else None)
+    _check_floats(images, unit_range)
+    return images
+
+
+def _bytes_from_integers(images):
+    if images.size and (images.min() < 0 or images.max() > 255):
+        raise ValueError(
+            f"The images are {images.dtype} with values from {images.min()} to {images.max()}; expected 0 to 255. "
+            "Scale them to uint8, or to float in [0, 1]."
+        )
+    return images.astype(np.uint8)
+
+
+def _check_floats(images, unit_range):
+    low, high = images.min(initial=np.inf), images.max(initial=-np.inf)  # NaN wins both
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("Input X contains NaN or infinity (or a number too large for float32). Mend or drop those images.")
+    if unit_range and (low < 0 or high > 1):
+        raise ValueError(
+            f"Float images must lie in [0, 1]; these range from {low:.6g} to {high:.6g}. "
+            "Divide by the largest possible value (255 for 8-bit pictures), or pass uint8."
+        )
+
+
+def for_batches(function, images, out, *, n_jobs=None, batch_size=256):
+    """Call ``function(images[s], out[s])`` for slices `s` of the batch, on `n_jobs` threads, and return `out`.
+
+    Threads rather than processes: the kernels release the GIL, and nothing is copied. The slices depend on nothing
+    that a kernel could notice, so the result is the same bytes whatever `n_jobs`.
+    """
+    workers = effective_n_jobs(n_jobs)
+    batch_size = max(1, min(batch_size, -(-len(images) // workers)))
+    edges = [*range(0, len(images), batch_size), len(images)]
+    Parallel(n_jobs=n_jobs, require="sharedmem")(
+        delayed(function)(images[start:stop], out[start:stop]) for start, stop in pairwise(edges)
+    )
+    return out
+
+
+def pair(value, name):
+    """Return a positive int, or two of them, as a tuple of two ints."""
+    values = (value, value) if isinstance(value, numbers.Integral) else value
+    ok = isinstance(values, (tuple, list, np.ndarray)) and len(values) == 2
+    if not ok or not all(isinstance(k, numbers.Integral) and k >= 1 for k in values):
+        raise ValueError(f"{name}={value!r}; expected a positive int or a pair (rows, columns) of them.")
+    return int(values[0]), int(values[1])
+
+
+def positive_int(value, name):
+    """Return `value` as an int, or raise a ValueError that names the parameter."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}; expected a positive int.")
+    return int(value)
+
+
+def one_of(value, name, allowed):
+    """Return `value` if it is one of `allowed`, or raise a ValueError that lists them."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; expected one of {', '.join(map(repr, allowed))}.")
+    return value

@@ -1,0 +1,146 @@
+// As many numbers as one register holds: GCC and Clang vector extensions, and the few operations they lack.
+//
+// A vector supports + - * / and comparisons lane by lane; a comparison gives a mask (all ones or zeros per lane), and
+// `mask ? a : b` selects. The width follows the instruction set that the file is compiled for.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace simd {
+
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr bool kHasFma = true;
+#else
+constexpr bool kHasFma = false;
+#endif
+
+template <class T, int Bytes = kBytes>
+struct VecOf {
+  typedef T type __attribute__((vector_size(Bytes)));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+typedef float Float4 __attribute__((vector_size(16)));
+
+template <class T>
+constexpr int kLanes = kBytes / int(sizeof(T));
+
+constexpr long round_up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+template <class V = Vec<float>, class T>
+inline V load(const T* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class V, class T>
+inline void store(T* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+template <class V, class T>
+inline V splat(T x) {
+  return x - V{};
+}
+// `a * b + c`, rounded once; twice where the hardware has no fused multiply-add.
+inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (Vec<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+inline Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+#if defined(__AVX512F__)
+  return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__)
+  return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__aarch64__)
+  return (Vec<double>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+inline Vec<float> sqrt(Vec<float> v) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_sqrt_ps((__m512)v);
+#elif defined(__AVX__)
+  return (Vec<float>)_mm256_sqrt_ps((__m256)v);
+#else
+  for (int i = 0; i < kLanes<float>; ++i) v[i] = std::sqrt(v[i]);
+  return v;
+#endif
+}
+inline Vec<double> sqrt(Vec<double> v) {
+#if defined(__AVX512F__)
+  return (Vec<double>)_mm512_sqrt_pd((__m512d)v);
+#elif defined(__AVX__)
+  return (Vec<double>)_mm256_sqrt_pd((__m256d)v);
+#else
+  for (int i = 0; i < kLanes<double>; ++i) v[i] = std::sqrt(v[i]);
+  return v;
+#endif
+}
+
+// The lanes I... of a and b laid end to end.
+#if defined(__clang__) || __GNUC__ >= 12
+#define CLASSIC_CLS_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CLASSIC_CLS_PICK(a, b, ...) __builtin_shuffle(a, b, simd::VecOf<int32_t, 16>::type{__VA_ARGS__})
+#endif
+
+// (a0 + a1, a2 + a3, b0 + b1, b2 + b3).
+inline Float4 pair_sums(Float4 a, Float4 b) {
+  return CLASSIC_CLS_PICK(a, b, 0, 2, 4, 6) + CLASSIC_CLS_PICK(a, b, 1, 3, 5, 7);
+}
+
+// Sum of the lanes, always in the same order.
+template <class V>
+inline float sum(V v) {
+  Float4 part[sizeof(V) / sizeof(Float4)];
+  __builtin_memcpy(part, &v, sizeof v);
+  Float4 total = part[0];
+  for (size_t i = 1; i < sizeof(V) / sizeof(Float4); ++i) total += part[i];
+  total = pair_sums(total, total);
+  return total[0] + total[1];
+}
+
+// The first `count` lanes of v, and the others of `rest`.
+template <class V>
+inline V first_lanes(V v, int count, V rest) {
+  constexpr int n = sizeof(V) / sizeof(float);
+  typename VecOf<int32_t, sizeof(V)>::type lane;
+  for (int i = 0; i < n; ++i) lane[i] = i;
+  return lane < count ? v : rest;
+}
+
+// Is any lane of a mask set?
+inline bool any(Vec<int64_t> mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask);
+#elif defined(__AVX__)
+  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
+  return mask[0] | mask[1];
+#endif
+}
+
+}  // namespace simd

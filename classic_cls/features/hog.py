@@ -1,0 +1,233 @@
+"""Histograms of oriented gradients (HOG), with scikit-image's parameters and numbers, for whole batches."""
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from .. import _native
+from .._images import as_pixels, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
+
+_BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
+_LARGEST = 1e6  # a gradient's square must stay far inside float32
+
+
+class HOG(TransformerMixin, BaseEstimator):
+    """Histograms of oriented gradients.
+
+    Every cell of `pixels_per_cell` pixels gets a histogram of gradient directions, weighted by gradient magnitude;
+    every block of `cells_per_block` cells is normalised. On colour images each pixel votes with its strongest channel.
+    The numbers are those of :func:`skimage.feature.hog` on images in [0, 1].
+
+    Parameters
+    ----------
+    orientations : int, default=9
+        Number of bins over 0 to 180 degrees.
+    pixels_per_cell : int or (int, int), default=(8, 8)
+        Rows and columns of a cell, in pixels. Pixels that fill no whole cell at the bottom and right are not counted.
+    cells_per_block : int or (int, int), default=(3, 3)
+        Rows and columns of a block, in cells. Blocks overlap: one starts at every cell.
+    block_norm : {"L1", "L1-sqrt", "L2", "L2-Hys"}, default="L2-Hys"
+        How a block is normalised. "L2-Hys" is L2, clipped at 0.2, and L2 again.
+    transform_sqrt : bool, default=False
+        Take the square root of every pixel first (gamma compression); pixels must not be negative.
+    image_shape : tuple of int, default=None
+        ``(height, width)`` or ``(height, width, 3)`` of an image where X holds flat rows. None reads a flat row as an
+        image of one row.
+    n_jobs : int, default=None
+        Number of threads; None means 1 unless in a :obj:`joblib.parallel_config` context, -1 means all cores.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        ``(height, width, channels)`` of the images seen in ``fit``.
+    n_features_in_ : int
+        Numbers per image seen in ``fit``.
+
+    See Also
+    --------
+    hog : The same as a plain function.
+
+    References
+    ----------
+    N. Dalal and B. Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from classic_cls import HOG
+    >>> images = np.random.default_rng(0).integers(0, 256, (10, 32, 32), dtype=np.uint8)
+    >>> HOG(cells_per_block=(2, 2)).fit_transform(images).shape
+    (10, 324)
+    """
+
+    def __init__(
+        self,
+        orientations=9,
+        pixels_per_cell=(8, 8),
+        cells_per_block=(3, 3),
+        block_norm="L2-Hys",
+        transform_sqrt=False,
+        *,
+        image_shape=None,
+        n_jobs=None,
+    ):
+        self.orientations = orientations
+        self.pixels_per_cell = pixels_per_cell
+        self.cells_per_block = cells_per_block
+        self.block_norm = block_norm
+        self.transform_sqrt = transform_sqrt
+        self.image_shape = image_shape
+        self.n_jobs = n_jobs
+
+    def fit(self, X, y=None):
+        """Check the parameters and remember the images' shape.
+
+        Parameters
+        ----------
+        X : array of shape (n, height, width), (n, height, width, 3) or (n, n_pixels)
+            Images, uint8 or float in [0, 1].
+        y : ignored
+
+        Returns
+        -------
+        self : HOG
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or X holds NaN or is too small for one block.
+        """
+        images = fit_images(self, X)
+        self._geometry().check(images.shape)
+        for start in range(0, len(images), 256):
+            _pixels(images[start : start + 256], self.transform_sqrt)
+        return self
+
+    def transform(self, X):
+        """Describe images.
+
+        Parameters
+        ----------
+        X : array of shape (n, height, width), (n, height, width, 3) or (n, n_pixels)
+            Images of the shape seen in ``fit``.
+
+        Returns
+        -------
+        features : ndarray of shape (n, n_features), float32
+            Blocks from top left to bottom right; in a block the cells, in a cell the orientations.
+        """
+        return _describe(transform_images(self, X), self._geometry(), self.n_jobs)
+
+    def get_feature_names_out(self, input_features=None):
+        """Return names such as ``hog_r0_c1_b2_o3``: row and column of the block, cell in the block, orientation."""
+        check_is_fitted(self)
+        geometry = self._geometry()
+        rows, cols = geometry.blocks(self.image_shape_[:2])
+        cells = geometry.block[0] * geometry.block[1]
+        index = np.ndindex(rows, cols, cells, geometry.orientations)
+        return np.array([f"hog_r{r}_c{c}_b{b}_o{o}" for r, c, b, o in index], dtype=object)
+
+    def _geometry(self):
+        return _Geometry(
+            self.orientations, self.pixels_per_cell, self.cells_per_block, self.block_norm, self.transform_sqrt
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def hog(
+    images,
+    orientations=9,
+    pixels_per_cell=(8, 8),
+    cells_per_block=(3, 3),
+    block_norm="L2-Hys",
+    transform_sqrt=False,
+    *,
+    image_shape=None,
+    n_jobs=None,
+):
+    """Return the histograms of oriented gradients of a batch of images.
+
+    Parameters
+    ----------
+    images : array of shape (n, height, width), (n, height, width, 3) or (n, n_pixels)
+        uint8, or float in [0, 1]; the same picture gives the same features in either.
+    orientations, pixels_per_cell, cells_per_block, block_norm, transform_sqrt, image_shape, n_jobs
+        As in :class:`HOG`.
+
+    Returns
+    -------
+    features : ndarray of shape (n, n_features), float32
+        ``n_features = blocks_down * blocks_across * cells_per_block[0] * cells_per_block[1] * orientations``.
+
+    Raises
+    ------
+    ValueError
+        If the images are smaller than a block, hold NaN, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from classic_cls import hog
+    >>> hog(np.zeros((2, 24, 24), np.uint8)).shape
+    (2, 81)
+    """
+    geometry = _Geometry(orientations, pixels_per_cell, cells_per_block, block_norm, transform_sqrt)
+    return _describe(read_images(images, image_shape), geometry, n_jobs)
+
+
+class _Geometry:
+    """The checked parameters, and what follows from them and an image's size."""
+
+    def __init__(self, orientations, pixels_per_cell, cells_per_block, block_norm, transform_sqrt):
+        self.orientations = positive_int(orientations, "orientations")
+        self.cell = pair(pixels_per_cell, "pixels_per_cell")
+        self.block = pair(cells_per_block, "cells_per_block")
+        self.block_norm = one_of(block_norm, "block_norm", _BLOCK_NORMS)
+        self.transform_sqrt = bool(transform_sqrt)
+
+    def blocks(self, size):
+        """Return the rows and columns of blocks in an image of `size` (height, width)."""
+        return tuple(k // cell - block + 1 for k, cell, block in zip(size, self.cell, self.block, strict=True))
+
+    def n_features(self, size):
+        rows, cols = self.blocks(size)
+        return rows * cols * self.block[0] * self.block[1] * self.orientations
+
+    def check(self, shape):
+        height, width = shape[1:3]
+        if min(self.blocks((height, width))) < 1:
+            need = tuple(cell * block for cell, block in zip(self.cell, self.block, strict=True))
+            raise ValueError(
+                f"The images are {height} x {width} pixels, and one block of {self.block} cells of {self.cell} pixels "
+                f"needs at least {need[0]} x {need[1]}. Choose smaller cells or blocks, enlarge the images with "
+                "Resize(size), or give image_shape where X holds flat rows."
+            )
+
+
+def _describe(images, geometry, n_jobs):
+    geometry.check(images.shape)
+
+    def describe(part, out):
+        pixels = _pixels(part, geometry.transform_sqrt)
+        _native.kernels.hog(
+            pixels, geometry.orientations, geometry.cell, geometry.block, geometry.block_norm, geometry.transform_sqrt, out
+        )
+
+    out = np.empty((len(images), geometry.n_features(images.shape[1:3])), np.float32)
+    return for_batches(describe, images, out, n_jobs=n_jobs)
+
+
+def _pixels(images, transform_sqrt):
+    pixels = as_pixels(images, float_type=np.float64 if images.dtype == np.float64 else np.float32)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if max(-pixels.min(), pixels.max()) > _LARGEST:
+        raise ValueError(f"Pixels beyond {_LARGEST:g} cannot be images; expected uint8, or float in [0, 1].")
+    if transform_sqrt and pixels.min() < 0:
+        raise ValueError(f"transform_sqrt=True takes square roots, but the smallest pixel is {pixels.min():.6g}.")
+    return pixels
