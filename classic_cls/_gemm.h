@@ -1,0 +1,56 @@
+// A small matrix product that hands every result to its caller while it is still in a register.
+//
+// OpenBLAS would be as fast, but how it rounds a row depends on the rows beside it, and what follows (an argmax, a
+// square root, a pooling) would have to fetch the product from memory again. Here a row's sums run over the same
+// numbers in the same order whatever the batch.
+#pragma once
+#include <vector>
+
+#include "_simd.h"
+
+namespace gemm {
+
+// One step of the product: kRows rows against a panel of kColumns columns, as many as the registers hold.
+constexpr int kRows = simd::kBytes == 64 ? 12 : simd::kBytes == 32 ? 6 : 4;
+constexpr int kColumns = 2 * simd::kLanes<float>;
+
+// The columns of a matrix (given as rows: n_columns x depth), kColumns at a time, so that a step reads straight on.
+// The last panel is filled up with zeros.
+class Panels {
+ public:
+  Panels(const float* rows, long n_columns, long depth)
+      : depth_(depth), count_((n_columns + kColumns - 1) / kColumns), data_(2 * count_ * depth) {
+    float* to = reinterpret_cast<float*>(data_.data());
+    for (long column = 0; column < n_columns; ++column)
+      for (long i = 0; i < depth; ++i)
+        to[(column / kColumns * depth + i) * kColumns + column % kColumns] = rows[column * depth + i];
+  }
+  long count() const { return count_; }
+  const simd::Vec<float>* operator[](long panel) const { return data_.data() + 2 * panel * depth_; }
+
+ private:
+  long depth_, count_;
+  std::vector<simd::Vec<float>> data_;
+};
+
+// For each of R rows: result(r, left, right), the dot products with the panel's columns, plus `left` and `right`.
+template <int R, class Result>
+inline void step(const float* rows, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
+                 simd::Vec<float> right, Result&& result) {
+  using V = simd::Vec<float>;
+  V a[R], b[R];
+  for (int r = 0; r < R; ++r) a[r] = left, b[r] = right;
+  for (long i = 0; i < depth; ++i) {
+    const V c = panel[2 * i], d = panel[2 * i + 1];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const V x = simd::splat<V>(rows[r * depth + i]);
+      a[r] = simd::fma(x, c, a[r]);
+      b[r] = simd::fma(x, d, b[r]);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) result(r, a[r], b[r]);
+}
+
+}  // namespace gemm

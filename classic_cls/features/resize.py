@@ -1,0 +1,141 @@
+"""Brings images of any size to one size."""
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from .._images import as_pixels, fit_images, pair, read_images, transform_images
+
+
+class Resize(TransformerMixin, BaseEstimator):
+    """Resize images to one size, stretching them where their shape differs.
+
+    Pixels are averaged where an image shrinks and interpolated linearly where it grows (OpenCV's ``INTER_AREA`` and
+    ``INTER_LINEAR``).
+
+    Parameters
+    ----------
+    size : int or (int, int), default=(64, 64)
+        Height and width of the result, in pixels.
+    image_shape : tuple of int, default=None
+        ``(height, width)`` or ``(height, width, 3)`` of an image where X holds flat rows.
+    n_jobs : int, default=None
+        Number of threads.
+
+    Attributes
+    ----------
+    image_shape_ : tuple
+        ``(height, width, channels)`` of the images seen in ``fit``; height and width None where they differed.
+
+    See Also
+    --------
+    resize : The same as a plain function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from classic_cls import Resize
+    >>> pictures = [np.zeros((40, 30, 3), np.uint8), np.zeros((20, 50, 3), np.uint8)]
+    >>> Resize(32).fit_transform(pictures).shape
+    (2, 32, 32, 3)
+    """
+
+    def __init__(self, size=(64, 64), *, image_shape=None, n_jobs=None):
+        self.size = size
+        self.image_shape = image_shape
+        self.n_jobs = n_jobs
+
+    def fit(self, X, y=None):
+        """Check the parameters and remember whether the images are gray or colour.
+
+        Parameters
+        ----------
+        X : array of shape (n, height, width), (n, height, width, 3) or (n, n_pixels), or list of images
+            Images, uint8 or float.
+        y : ignored
+
+        Returns
+        -------
+        self : Resize
+        """
+        pair(self.size, "size")
+        for image in fit_images(self, X, ragged=True):
+            as_pixels(image)
+        return self
+
+    def transform(self, X):
+        """Resize images.
+
+        Parameters
+        ----------
+        X : array of shape (n, height, width), (n, height, width, 3) or (n, n_pixels), or list of images
+            Images with as many channels as those seen in ``fit``.
+
+        Returns
+        -------
+        images : ndarray of shape (n, *size) for gray or (n, *size, 3) for RGB, float32
+            uint8 input is divided by 255, so that the result is the same for uint8 x and x / 255.
+        """
+        return _resize_all(transform_images(self, X, ragged=True), pair(self.size, "size"), self.n_jobs)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def resize(images, size=(64, 64), *, image_shape=None, n_jobs=None):
+    """Return images resized to one size.
+
+    Parameters
+    ----------
+    images : array of shape (n, height, width), (n, height, width, 3) or (n, n_pixels), or list of images
+        uint8, or float in [0, 1].
+    size, image_shape, n_jobs
+        As in :class:`Resize`.
+
+    Returns
+    -------
+    images : ndarray of shape (n, *size) or (n, *size, 3), float32
+
+    Raises
+    ------
+    ValueError
+        If `size` is not one or two positive ints, or the images hold NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from classic_cls import resize
+    >>> resize(np.full((1, 4, 4), 255, np.uint8), 2)[0]
+    array([[1., 1.],
+           [1., 1.]], dtype=float32)
+    """
+    return _resize_all(read_images(images, image_shape, ragged=True), pair(size, "size"), n_jobs)
+
+
+def _resize_all(images, size, n_jobs):
+    out = np.empty((len(images), *size, images[0].shape[2]), np.float32)
+
+    def resize_some(indices):
+        for i in indices:
+            _resize_one(images[i], size, out[i])
+
+    parts = np.array_split(np.arange(len(images)), -(-len(images) // 256))
+    Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(resize_some)(part) for part in parts)
+    return out[..., 0] if out.shape[3] == 1 else out
+
+
+def _resize_one(image, size, out):
+    import cv2
+
+    pixels = as_pixels(image)
+    if pixels.dtype == np.uint8:
+        pixels = pixels / np.float32(255)
+    shrunk = tuple(np.minimum(pixels.shape[:2], size))
+    if shrunk != pixels.shape[:2]:
+        pixels = cv2.resize(pixels, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != size:
+        pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
+    out[...] = pixels.reshape(out.shape)
