@@ -107,10 +107,20 @@ inline Vec<double> sqrt(Vec<double> v) {
 #define CLASSIC_CLS_PICK(a, b, ...) __builtin_shuffle(a, b, simd::VecOf<int32_t, 16>::type{__VA_ARGS__})
 #endif
 
-// (a0 + a1, a2 + a3, b0 + b1, b2 + b3).
+// (a0 + a1, a2 + a3, b0 + b1, b2 + b3), in each 128 bits of wider vectors.
 inline Float4 pair_sums(Float4 a, Float4 b) {
   return CLASSIC_CLS_PICK(a, b, 0, 2, 4, 6) + CLASSIC_CLS_PICK(a, b, 1, 3, 5, 7);
 }
+#if defined(__AVX512F__)
+inline Vec<float> pair_sums(Vec<float> a, Vec<float> b) {
+  return (Vec<float>)_mm512_shuffle_ps((__m512)a, (__m512)b, 0x88) +
+         (Vec<float>)_mm512_shuffle_ps((__m512)a, (__m512)b, 0xdd);
+}
+#elif defined(__AVX__)
+inline Vec<float> pair_sums(Vec<float> a, Vec<float> b) {
+  return (Vec<float>)_mm256_hadd_ps((__m256)a, (__m256)b);
+}
+#endif
 
 // Sum of the lanes, always in the same order.
 template <class V>

@@ -43,11 +43,36 @@ struct Geometry {
   long n_features() const { return blocks_down() * blocks_across() * block_size(); }
 };
 
+// A pixel may lie on a threshold to within rounding, and scikit-image's own rounding then decides. Such pixels are
+// decided alike and moved clear of the threshold. 45 and 135 degrees are thresholds where 4 divides the number of
+// orientations, and many pixels lie there. How far |gx| may exceed |gy|, relatively, until the arctangent (rounded, in
+// degrees, mod 180) is on the other side, is one constant for gradients upward and one for downward.
+struct Diagonal {
+  bool right;  // 45 degrees; else 135
+  double up, down;
+  Diagonal(int n, bool right) : right(right), up(slack(n, true)), down(slack(n, false)) {}
+
+  double slack(int n, bool upward) const {
+    const long double quarter = 3.14159265358979323846264338327950288L / 4;
+    const int k = right ? n / 4 : n / 4 * 3;
+    double low = -1e-13, high = 1e-13;
+    for (int i = 0; i < 60; ++i) {
+      const double middle = (low + high) / 2;
+      const long double steep = quarter - middle / 2, angle = right == upward ? steep : 4 * quarter - steep;
+      const double degrees = double(upward ? angle : -angle) * (180 / M_PI);
+      const bool reached = (degrees < 0 ? degrees + 180 : degrees) >= (180.0 / n) * k;
+      (reached == right ? low : high) = middle;
+    }
+    return low;
+  }
+};
+
 // cot(pi k / n), in two parts whose sum is good to twice the precision of G.
 template <class G>
 struct Thresholds {
   std::vector<G> high, low;
-  explicit Thresholds(int n) : high(n), low(n) {
+  Diagonal right, left;
+  explicit Thresholds(int n) : high(n), low(n), right(n, true), left(n, false) {
     for (int k = 1; k < n; ++k) {
       double cot = 1 / std::tan(M_PI * k / n);
       // Exactly 90 degrees belongs to bin k = n / 2 unless 180 / n * k is rounded up.
@@ -155,16 +180,21 @@ inline void fold(Gradient<G>& g) {
   g.y = (Vec<G>)((Bits)g.y & ~minus);
 }
 
-// Pixels that lie on a threshold to within rounding are asked for their arctangent, as scikit-image asks all, and moved
-// clear of the threshold. Without square roots only 45 and 135 degrees can be hit (tan is irrational elsewhere), where
-// 4 divides the number of orientations; there, many are.
-inline void settle_ties(Gradient<double>& g, const Vec<double>& original_y, const Thresholds<double>& cot, int n,
-                        int step) {
-  for (int k = step; k < n; k += step) {
-    if (2 * k == n) continue;
+inline void settle_diagonal(Gradient<double>& g, const Vec<double>& original_y, const Diagonal& diagonal) {
+  const Vec<double> excess = (diagonal.right ? g.x : -g.x) - g.y, zero{};
+  const auto near = ((excess < 0 ? -excess : excess) <= g.y * 1e-13) & (g.y > 0);
+  const auto beyond = excess > (original_y > 0 ? zero + diagonal.up : zero + diagonal.down) * g.y;
+  const Vec<double> moved = (beyond ? zero + (1 + 1e-9) : zero + (1 - 1e-9)) * g.y;
+  g.x = near ? (diagonal.right ? moved : -moved) : g.x;
+}
+
+// Any other threshold can be hit through square roots alone (without them its tangent is irrational). That is rare:
+// these pixels are asked for their arctangent.
+inline void settle_roots(Gradient<double>& g, const Vec<double>& original_y, const Thresholds<double>& cot, int n) {
+  for (int k = 1; k < n; ++k) {
     const Vec<double> off = g.x - cot.high[k] * g.y;
     const auto near = ((off < 0 ? -off : off) <= g.y * 1e-14) & (g.y > 0);
-    if (!simd::any(near)) continue;
+    if (4 * k % n == 0 || !simd::any(near)) continue;
     for (int i = 0; i < kLanes<double>; ++i)
       if (near[i]) {
         const double y = original_y[i], x = y < 0 ? -g.x[i] : g.x[i], angle = std::atan2(y, x) * (180 / M_PI);
@@ -182,7 +212,6 @@ template <class G, int N, bool Color, bool Refine>
 void vote(const Rows<G>& rows, const Geometry& geometry, const Thresholds<G>& cot, std::vector<Vec<G>>& scratch,
           G* sums, long stride) {
   const int n = N ? N : geometry.orientations;
-  const int tie_step = geometry.transform_sqrt ? 1 : n % 4 == 0 ? n / 4 : 0;
   Vec<G> fixed[N ? N : 1];
   Vec<G>* total = N ? fixed : scratch.data();
   for (long x = 0; x < geometry.width; x += kLanes<G>) {
@@ -192,8 +221,10 @@ void vote(const Rows<G>& rows, const Geometry& geometry, const Thresholds<G>& co
       const Vec<G> magnitude = simd::sqrt(g.squared);
       const Vec<G> original_y = g.y;
       fold(g);
-      if constexpr (std::is_same_v<G, double>)
-        if (tie_step) settle_ties(g, original_y, cot, n, tie_step);
+      if constexpr (std::is_same_v<G, double>) {
+        if (n % 4 == 0) settle_diagonal(g, original_y, cot.right), settle_diagonal(g, original_y, cot.left);
+        if (geometry.transform_sqrt) settle_roots(g, original_y, cot, n);
+      }
       total[0] += magnitude;
 #pragma GCC unroll 16
       for (int k = 1; k < n; ++k) {
@@ -206,19 +237,6 @@ void vote(const Rows<G>& rows, const Geometry& geometry, const Thresholds<G>& co
   }
 }
 
-// Sums of four runs of `width` columns (a multiple of 4), one in each lane.
-inline Float4 four_sums(const float* first, long stride, int width) {
-  Float4 a{}, b{}, c{}, d{};
-  for (const float* end = first + width; first < end; first += 4) {
-    a += simd::load<Float4>(first);
-    b += simd::load<Float4>(first + stride);
-    c += simd::load<Float4>(first + stride * 2);
-    d += simd::load<Float4>(first + stride * 3);
-  }
-  const Float4 low = simd::pair_sums(a, b), high = simd::pair_sums(c, d);
-  return simd::pair_sums(low, high);
-}
-
 // The cells of an image: histograms (down, across, orientation), and each cell's share of its blocks' norms.
 struct Cells {
   std::vector<float> histogram, mass;
@@ -227,23 +245,44 @@ struct Cells {
         mass(g.cells_down() * g.cells_across()) {}
 };
 
+// Sums the columns four by four: quads[x / 4][k]. Reads whole vectors of columns, four bins at a time.
+void sum_quads(const float* sums, long stride, int n, float* quads) {
+  const long bins = simd::round_up(n, 4);
+  for (long x = 0; x < stride; x += kLanes<float>)
+    for (int k = 0; k < n; k += 4) {
+      const float* first = sums + k * stride + x;
+      const auto low = simd::pair_sums(simd::load(first), simd::load(first + stride));
+      const auto high = simd::pair_sums(simd::load(first + 2 * stride), simd::load(first + 3 * stride));
+      const auto four = simd::pair_sums(low, high);
+      Float4 part[kLanes<float> / 4];
+      __builtin_memcpy(part, &four, sizeof four);
+      for (int i = 0; i < kLanes<float> / 4; ++i) simd::store(quads + (x / 4 + i) * bins + k, part[i]);
+    }
+}
+
 // From a band's column sums to the mean histograms of its row of cells. Rows of `sums` from `orientations` on are 0.
 template <class G>
-void gather_cells(const G* sums, long stride, const Geometry& g, G scale, Cells& cells, long cell_row) {
+void gather_cells(const G* sums, long stride, const Geometry& g, G scale, std::vector<float>& quads, Cells& cells,
+                  long cell_row) {
   const int n = g.orientations;
   const bool squares = g.norm == BlockNorm::L2 || g.norm == BlockNorm::L2Hys;
+  const bool by_quads = std::is_same_v<G, float> && g.cell_cols % 4 == 0;
+  const long bins = simd::round_up(n, 4);
+  if (by_quads) sum_quads((const float*)sums, stride, n, quads.data());
   for (long j = 0; j < g.cells_across(); ++j) {
     const long cell = cell_row * g.cells_across() + j;
-    const G* first = sums + j * g.cell_cols;
     Float4 mass{};
     for (int k = 0; k < n; k += 4) {
       Float4 four{};
-      if (std::is_same_v<G, float> && g.cell_cols % 4 == 0) {
-        four = four_sums((const float*)first + k * stride, stride, g.cell_cols) * float(scale);
+      if (by_quads) {
+        const float* quad = quads.data() + j * (g.cell_cols / 4) * bins + k;
+        for (int q = 0; q < g.cell_cols / 4; ++q) four += simd::load<Float4>(quad + q * bins);
+        four *= float(scale);
       } else {
         for (int i = 0; i < std::min(4, n - k); ++i) {
+          const G* first = sums + (k + i) * stride + j * g.cell_cols;
           G total = 0;
-          for (int x = 0; x < g.cell_cols; ++x) total += first[(k + i) * stride + x];
+          for (int x = 0; x < g.cell_cols; ++x) total += first[x];
           four[i] = float(total * scale);
         }
       }
@@ -274,43 +313,55 @@ void block_factors(const Cells& cells, const Geometry& g, long block_row, float*
 using Part = simd::VecOf<float, std::min(32, simd::kBytes)>::type;
 constexpr int kPart = sizeof(Part) / sizeof(float);
 
-// Writes n scaled numbers, none above `ceiling`, and adds their squares to `squares`. May write a vector's width
-// too far: the caller goes from left to right.
-inline void write_run(const float* from, long n, float factor, float ceiling, float* to, Part& squares) {
-  const Part top = simd::splat<Part>(ceiling);
-  for (long x = 0; x < n; x += kPart) {
-    Part v = simd::load<Part>(from + x) * factor;
-    v = v < top ? v : top;
-    simd::store(to + x, v);
-    if (n - x < kPart) v = simd::first_lanes(v, int(n - x), Part{});
-    squares += v * v;
+// Writes a block of Rows runs of Run numbers, normalised, and up to a vector's width more. Its size is known when
+// compiling, so that the block stays in registers between its two normalisations.
+template <int Rows, int Run>
+inline void write_block(const float* cells, long row_stride, float factor, bool clip, float* out) {
+  constexpr int parts = (Run + kPart - 1) / kPart;
+  Part v[Rows * parts], squares{};
+  for (int i = 0; i < Rows * parts; ++i) {
+    const int offset = i % parts * kPart;
+    v[i] = simd::load<Part>(cells + i / parts * row_stride + offset) * factor;
+    if (!clip) continue;
+    const Part top = simd::splat<Part>(0.2f);
+    v[i] = v[i] < top ? v[i] : top;
+    const Part counted = simd::first_lanes(v[i], std::min(kPart, Run - offset), Part{});
+    squares += counted * counted;
   }
+  const float again = clip ? 1 / std::sqrt(simd::sum(squares) + kEps * kEps) : 1;
+  for (int i = 0; i < Rows * parts; ++i) simd::store(out + i / parts * Run + i % parts * kPart, v[i] * again);
 }
 
-// Multiplies n numbers in place and touches no other.
-inline void scale(float* v, long n, float factor) {
-  for (long x = 0; x < n; x += kPart) {
-    const Part old = simd::load<Part>(v + x);
-    simd::store(v + x, n - x < kPart ? simd::first_lanes(old * factor, int(n - x), old) : old * factor);
-  }
-}
-
-// Copies each block's cells together, normalised. `out` needs a vector's width of room behind its end.
-void write_blocks(const Cells& cells, const Geometry& g, float* factor, float* out) {
-  const long run = long(g.block_cols) * g.orientations, size = g.block_size();
-  const bool clip = g.norm == BlockNorm::L2Hys;
-  for (long i = 0; i < g.blocks_down(); ++i, out += g.blocks_across() * size) {
-    block_factors(cells, g, i, factor);
-    for (long j = 0; j < g.blocks_across(); ++j) {
-      Part squares{};
-      for (long r = 0; r < g.block_rows; ++r)
-        write_run(&cells.histogram[((i + r) * g.cells_across() + j) * g.orientations], run, factor[j],
-                  clip ? 0.2f : INFINITY, out + j * size + r * run, squares);
-      if (clip) factor[j] = 1 / std::sqrt(simd::sum(squares) + kEps * kEps);
+// The same for a block of any size.
+void write_block(const float* cells, long row_stride, long rows, long run, float factor, bool clip, float* out) {
+  const Part top = simd::splat<Part>(clip ? 0.2f : INFINITY);
+  Part squares{};
+  for (long r = 0; r < rows; ++r)
+    for (long x = 0; x < run; x += kPart) {
+      Part v = simd::load<Part>(cells + r * row_stride + x) * factor;
+      v = v < top ? v : top;
+      simd::store(out + r * run + x, v);
+      v = simd::first_lanes(v, int(std::min<long>(kPart, run - x)), Part{});
+      squares += v * v;
     }
-    for (long j = 0; clip && j < g.blocks_across(); ++j) scale(out + j * size, size, factor[j]);
-    if (g.norm == BlockNorm::L1Sqrt)
-      for (long x = 0; x < g.blocks_across() * size; ++x) out[x] = std::sqrt(out[x]);
+  if (!clip) return;
+  const float again = 1 / std::sqrt(simd::sum(squares) + kEps * kEps);
+  for (long i = 0; i < rows * run; ++i) out[i] *= again;
+}
+
+// Copies each block's cells together, normalised, from left to right. `out` needs a vector's width of room behind it.
+void write_blocks(const Cells& cells, const Geometry& g, float* factor, float* out) {
+  const long run = long(g.block_cols) * g.orientations, row_stride = g.cells_across() * g.orientations;
+  const bool two = g.block_rows == 2 && run == 18, three = g.block_rows == 3 && run == 27;
+  const bool clip = g.norm == BlockNorm::L2Hys;
+  for (long i = 0; i < g.blocks_down(); ++i) {
+    block_factors(cells, g, i, factor);
+    for (long j = 0; j < g.blocks_across(); ++j, out += g.block_size()) {
+      const float* first = &cells.histogram[i * row_stride + j * g.orientations];
+      if (two) write_block<2, 18>(first, row_stride, factor[j], clip, out);
+      else if (three) write_block<3, 27>(first, row_stride, factor[j], clip, out);
+      else write_block(first, row_stride, g.block_rows, run, factor[j], clip, out);
+    }
   }
 }
 
@@ -326,17 +377,21 @@ void describe(const T* images, long n_images, const Geometry& g, float* out) {
   Cells cells(g);
   std::vector<Vec<G>> scratch(g.orientations + 1);
   std::vector<G> sums(simd::round_up(g.orientations, 4) * stride);
+  std::vector<float> quads(stride / 4 * simd::round_up(g.orientations, 4));
   std::vector<float> factor(g.blocks_across()), last(n_features + simd::kBytes);
   for (long m = 0; m < n_images; ++m) {
     const T* image = images + m * g.height * g.width * g.channels;
     for (long i = 0; i < g.cells_down(); ++i) {
       rows.fill(read, image, g, i * g.cell_rows);
       vote<G, N, Color, refine>(rows, g, cot, scratch, sums.data(), stride);
-      gather_cells(sums.data(), stride, g, scale, cells, i);
+      gather_cells(sums.data(), stride, g, scale, quads, cells, i);
     }
     const bool room_behind = m + 1 < n_images && n_features >= simd::kBytes;
-    write_blocks(cells, g, factor.data(), room_behind ? out + m * n_features : last.data());
-    if (!room_behind) std::copy_n(last.data(), n_features, out + m * n_features);
+    float* features = room_behind ? out + m * n_features : last.data();
+    write_blocks(cells, g, factor.data(), features);
+    if (g.norm == BlockNorm::L1Sqrt)
+      for (long i = 0; i < n_features; ++i) features[i] = std::sqrt(features[i]);
+    if (!room_behind) std::copy_n(features, n_features, out + m * n_features);
   }
 }
 

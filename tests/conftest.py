@@ -1,0 +1,35 @@
+"""What every test file shares: the kernel bodies, and small real photographs."""
+
+import numpy as np
+import pytest
+from skimage import data
+
+from classic_cls import _native
+
+
+@pytest.fixture(params=list(_native.bodies()))
+def body(request, monkeypatch):
+    """Run the test once with every build of the kernels that this CPU can run."""
+    monkeypatch.setattr(_native, "kernels", _native.bodies()[request.param])
+    return request.param
+
+
+def crops(n, height, width, seed=0):
+    """Return `n` RGB crops, uint8, of a photograph."""
+    photo = data.astronaut()
+    rng = np.random.default_rng(seed)
+    corners = zip(rng.integers(0, 512 - height, n), rng.integers(0, 512 - width, n), strict=True)
+    return np.stack([photo[y : y + height, x : x + width] for y, x in corners])
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """Six colour crops of odd size and two of noise, (8, 37, 45, 3) uint8."""
+    noise = np.random.default_rng(1).integers(0, 256, (2, 37, 45, 3), dtype=np.uint8)
+    return np.concatenate([crops(6, 37, 45), noise])
+
+
+@pytest.fixture(scope="session")
+def gray(photos):
+    """The green channel of `photos`, (8, 37, 45) uint8."""
+    return np.ascontiguousarray(photos[..., 1])
