@@ -72,8 +72,9 @@ def test_mirrored_images_give_mirrored_histograms(body, gray):
     np.testing.assert_allclose(right[:, 1:3], left[:, 1:3, ::-1, ::-1], atol=1e-5)
 
 
-def test_channel_order_does_not_matter(body, photos):
-    np.testing.assert_allclose(hog(photos), hog(photos[..., [2, 0, 1]]), atol=1e-6)
+def test_channel_order_does_not_matter(body):
+    images = np.random.default_rng(0).random((3, 24, 40, 3))  # no two channels equally strong
+    np.testing.assert_allclose(hog(images), hog(images[..., [2, 0, 1]]), atol=1e-6)
 
 
 def test_a_constant_image_gives_zeros(body):
