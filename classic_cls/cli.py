@@ -144,7 +144,7 @@ def _benchmark(arguments):
     result = BenchmarkResult(_run_all(names, datasets, arguments))
     if arguments.json:
         _write(result, arguments.json)
-    print_report(result.records, Console(markup=False, highlight=False))
+    print_report(result.records, Console(markup=False, emoji=False, highlight=False))
     if result.failed and any(isinstance(dataset.images, list) for dataset in datasets):
         print(
             "classic-cls: there are pictures of different sizes; --size N makes them equal", file=sys.stderr
