@@ -1,0 +1,234 @@
+"""Runs pipelines on a data set and records what came of it."""
+
+import inspect
+import json
+import numbers
+import os
+import pickle
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from sklearn.base import clone, is_clusterer
+from sklearn.dummy import DummyClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.utils import Bunch
+
+from .._images import as_pixels
+from ..datasets import load_dataset
+from ..features.resize import Resize
+from ..pipelines import PIPELINES
+from .scores import classification_scores, clustering_scores
+
+FLOORS = ("majority", "pixels-svm")
+_SCORES = (
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "balanced_accuracy",
+    "adjusted_rand",
+    "normalized_mutual_info",
+    "matched_accuracy",
+    "fit_seconds",
+    "predict_seconds",
+    "images_per_second",
+    "model_bytes",
+)
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What :func:`run` found.
+
+    Attributes
+    ----------
+    records : list of dict
+        One for each pipeline, in the order they ran, of plain numbers and strings; None where a number does
+        not apply. The keys are listed in :func:`run`.
+    """
+
+    records: list
+
+    @property
+    def table(self):
+        """The records as a :class:`pandas.DataFrame`, one row for each pipeline."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records)
+
+    @property
+    def failed(self):
+        """The records of the pipelines that raised an error."""
+        return [record for record in self.records if record["error"]]
+
+    def to_json(self, path):
+        """Write the records to `path`, a JSON list; an older file is replaced only by a whole one."""
+        path = Path(path)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            unfinished.write_text(json.dumps(self.records, indent=2, allow_nan=False) + "\n")
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progress=None):
+    """Fit pipelines on a data set's training images and score them on its test images.
+
+    Two floors are always among them: "majority" answers with the most frequent class, and "pixels-svm" is a
+    linear SVM on standardised pixels (of pictures resized to 32 x 32 where they differ in size or are larger
+    than 64 x 64).
+
+    Parameters
+    ----------
+    pipelines : list of str or dict of str to estimator, default=None
+        Names out of ``classic_cls.pipelines.PIPELINES``, or your own estimators that take images, by the
+        names to list them under; they are cloned, not fitted in place. None means all of PIPELINES.
+    dataset : str, path or Bunch, default="digits"
+        What :func:`classic_cls.load_dataset` reads or returns.
+    random_state : int or None, default=0
+        Seed of the named pipelines, the floors, and the split of a folder. Estimators of your own keep
+        theirs.
+    n_jobs : int, default=None
+        Threads or processes of the named pipelines.
+    progress : callable, default=None
+        Called as ``progress(done, total, name)`` before each pipeline, and at the end with ``name=None``.
+
+    Returns
+    -------
+    result : BenchmarkResult
+        Each record has ``dataset``, ``pipeline``, ``n_train``, ``n_test``; for classifiers ``accuracy`` with
+        its 95 % Wilson interval ``accuracy_low`` and ``accuracy_high``, and ``balanced_accuracy``; for
+        clusterers, which are asked for as many clusters as there are classes, ``adjusted_rand``,
+        ``normalized_mutual_info`` and ``matched_accuracy`` (clusters matched to classes on the training
+        images); ``fit_seconds``, ``predict_seconds`` (best of three), ``images_per_second`` of prediction,
+        ``model_bytes`` of the pickled model (None if it cannot be pickled), ``device``, ``seed``, and
+        ``error``. All scores are those of the test images. A pipeline that fails has its message in ``error``
+        and None for the numbers; the others still run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `dataset` is a path that does not exist.
+    ValueError
+        If a name is unknown or the data set is not one.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from classic_cls import HOG, benchmark
+    >>> own = make_pipeline(HOG(pixels_per_cell=4, cells_per_block=2), RidgeClassifier())
+    >>> result = benchmark.run({"hog-ridge": own}, "digits")
+    >>> result.table["pipeline"].tolist()
+    ['hog-ridge', 'pixels-svm', 'majority']
+    """
+    if not isinstance(random_state, numbers.Integral | None):
+        raise ValueError(f"random_state={random_state!r}; expected an int, or None.")
+    random_state = None if random_state is None else int(random_state)
+    makers = _chosen(pipelines, random_state, n_jobs)
+    if not isinstance(dataset, Bunch):
+        dataset = load_dataset(dataset, random_state=random_state)
+    makers |= {"pixels-svm": partial(_pixels_svm, dataset.images, random_state), "majority": _majority}
+    records = []
+    for name, make in makers.items():
+        if progress:
+            progress(len(records), len(makers), name)
+        records.append(_record(name, make, dataset, random_state))
+    if progress:
+        progress(len(records), len(makers), None)
+    return BenchmarkResult(records)
+
+
+def _chosen(pipelines, random_state, n_jobs):
+    """Return {name: function of the number of classes that makes the estimator}."""
+    if isinstance(pipelines, dict):
+        taken = sorted(set(pipelines) & set(FLOORS))
+        if taken:
+            raise ValueError(f"{taken[0]!r} is a floor that always runs; give your pipeline another name.")
+        return {name: partial(_cloned, estimator) for name, estimator in pipelines.items()}
+    names = check_names(pipelines)
+    return {name: partial(_named, PIPELINES[name], random_state, n_jobs) for name in names}
+
+
+def check_names(names):
+    """Return `names`, or all names for None; raise a ValueError for one that is not in PIPELINES."""
+    names = list(PIPELINES) if names is None else [names] if isinstance(names, str) else list(names)
+    for name in names:
+        if name not in PIPELINES:
+            raise ValueError(f"There is no pipeline {name!r}; choose from {', '.join(PIPELINES)}.")
+    return names
+
+
+def _cloned(estimator, n_classes):
+    return clone(estimator)
+
+
+def _named(factory, random_state, n_jobs, n_classes):
+    clusters = {"n_clusters": n_classes} if "n_clusters" in inspect.signature(factory).parameters else {}
+    return factory(image_shape=None, n_jobs=n_jobs, random_state=random_state, **clusters)
+
+
+def _majority(n_classes):
+    return DummyClassifier(strategy="most_frequent")
+
+
+def _pixels_svm(images, random_state, n_classes):
+    sizes = {np.shape(image)[:2] for image in images}
+    resize = [Resize((32, 32))] if len(sizes) > 1 or max(max(sizes)) > 64 else []
+    classifier = LinearSVC(C=0.01, random_state=random_state)
+    return make_pipeline(*resize, FunctionTransformer(_pixel_rows), StandardScaler(), classifier)
+
+
+def _pixel_rows(images):
+    pixels = as_pixels(images)
+    return pixels.reshape(len(pixels), -1).astype(np.float32)
+
+
+def _record(name, make, dataset, seed):
+    record = {"dataset": dataset.get("name", "custom"), "pipeline": name}
+    record |= {"n_train": len(dataset.train), "n_test": len(dataset.test)}
+    record |= dict.fromkeys(_SCORES) | {"device": "cpu", "seed": seed, "error": None}
+    try:
+        return record | _measured(make(len(dataset.target_names)), dataset)
+    except Exception as error:  # one failing pipeline must not lose the others
+        return record | {"error": f"{type(error).__name__}: {error}"}
+
+
+def _measured(estimator, dataset):
+    X_train, X_test = (_take(dataset.images, part) for part in (dataset.train, dataset.test))
+    y_train, y_test = (dataset.target[part] for part in (dataset.train, dataset.test))
+    fit_seconds, _ = _timed(lambda: estimator.fit(X_train, y_train))
+    runs = [_timed(lambda: estimator.predict(X_test)) for _ in range(3)]
+    predict_seconds, predicted = min(seconds for seconds, _ in runs), runs[0][1]
+    if is_clusterer(estimator):
+        scores = clustering_scores(y_test, predicted, y_train, estimator.predict(X_train))
+    else:
+        scores = classification_scores(y_test, predicted)
+    return scores | {
+        "fit_seconds": fit_seconds,
+        "predict_seconds": predict_seconds,
+        "images_per_second": len(X_test) / predict_seconds,
+        "model_bytes": _model_bytes(estimator),
+    }
+
+
+def _take(images, index):
+    return [images[k] for k in index] if isinstance(images, list) else images[index]
+
+
+def _timed(call):
+    start = perf_counter()
+    result = call()
+    return perf_counter() - start, result
+
+
+def _model_bytes(estimator):
+    try:
+        return len(pickle.dumps(estimator))
+    except (pickle.PicklingError, AttributeError, TypeError):  # a lambda in a step, for one
+        return None

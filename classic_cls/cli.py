@@ -1,0 +1,251 @@
+"""The command ``classic-cls``."""
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import __version__
+
+_MAIN = """Classical image classification: strong, fast baselines without deep learning."""
+
+_EXAMPLES = """\
+examples:
+  classic-cls benchmark                         all pipelines on digits, faces and textures
+  classic-cls benchmark digits --pipelines hog-svm,color-forest
+  classic-cls benchmark my_pictures --size 64 --json results.json
+  classic-cls pipelines
+  classic-cls info
+"""
+
+_BENCHMARK = """\
+Fit pipelines on each data set's training images and score them on its test images.
+
+DATA is a name (digits, faces, textures), a folder of pictures (<class>/<picture>, or
+train|test/<class>/<picture>), or an .npz file with X_train, y_train, X_test and y_test.
+
+Two floors always run: "majority" answers with the most frequent class, "pixels-svm" is a
+linear SVM on pixels. A pipeline that fails is reported; the others still run.
+"""
+
+_BENCHMARK_EXAMPLES = """\
+examples:
+  classic-cls benchmark
+  classic-cls benchmark textures data/textures --pipelines hog-svm,bovw-svm
+  classic-cls benchmark my_pictures --size 64 --n-jobs -1 --json results.json
+
+exit status: 0, or 1 if a pipeline failed, 2 for a wrong path or option, 130 when interrupted
+"""
+
+
+class _UserError(Exception):
+    """What the user can mend; shown as one line."""
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, default=None
+        Arguments; None takes those of the process.
+
+    Returns
+    -------
+    status : int
+        0, 1 if a pipeline failed, 2 for a wrong path or option, 130 when interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except _UserError as error:
+        print(f"classic-cls: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("classic-cls: interrupted", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"classic-cls: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser():
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("classic-cls", description=_MAIN, epilog=_EXAMPLES, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"classic-cls {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True)
+    _add_benchmark(commands)
+    commands.add_parser("pipelines", help="list the pipelines").set_defaults(command=_pipelines)
+    commands.add_parser("info", help="show versions, processor and GPU").set_defaults(command=_info)
+    return parser
+
+
+def _add_benchmark(commands):
+    parser = commands.add_parser(
+        "benchmark",
+        help="compare pipelines on data sets",
+        description=_BENCHMARK,
+        epilog=_BENCHMARK_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = ["digits", "faces", "textures"]
+    parser.add_argument(
+        "data", metavar="DATA", nargs="*", default=default, help=f"default: {' '.join(default)}"
+    )
+    parser.add_argument(
+        "--pipelines", metavar="A,B", type=_names, help="only these (see classic-cls pipelines)"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write all numbers to FILE")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="random seed (default: 0)")
+    parser.add_argument("--n-jobs", metavar="N", type=_jobs, help="threads; -1 for all cores (default: 1)")
+    parser.add_argument("--size", metavar="N", type=_positive, help="resize the pictures of folders to N x N")
+    parser.set_defaults(command=_benchmark)
+
+
+def _names(text):
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seed(text):
+    return _whole(text, lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
+
+
+def _jobs(text):
+    return _whole(text, lambda value: value != 0, "1 or more, or -1 for all cores")
+
+
+def _positive(text):
+    return _whole(text, lambda value: value > 0, "1 or more")
+
+
+def _whole(text, allows, expected):
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or not allows(value):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, {expected}")
+    return value
+
+
+def _benchmark(arguments):
+    from rich.console import Console
+
+    from .benchmark import BenchmarkResult
+    from .benchmark.report import print_report
+
+    _check_output(arguments.json)
+    names, datasets = _checked_input(arguments)
+    result = BenchmarkResult(_run_all(names, datasets, arguments))
+    if arguments.json:
+        _write(result, arguments.json)
+    print_report(result.records, Console(markup=False, emoji=False, highlight=False))
+    if result.failed and any(isinstance(dataset.images, list) for dataset in datasets):
+        print(
+            "classic-cls: there are pictures of different sizes; --size N makes them equal", file=sys.stderr
+        )
+    return 1 if result.failed else 0
+
+
+def _run_all(names, datasets, arguments):
+    from .benchmark import run
+
+    options = {"random_state": arguments.seed, "n_jobs": arguments.n_jobs}
+    records = []
+    with _progress() as progress:
+        for dataset in datasets:
+            records += run(names, dataset, progress=progress(dataset.name), **options).records
+    return records
+
+
+def _checked_input(arguments):
+    """Load everything before anything runs, so that a wrong path costs no one an hour."""
+    from .benchmark.runner import check_names
+    from .datasets import load_dataset
+
+    try:
+        names = check_names(arguments.pipelines)
+        return names, [
+            load_dataset(data, size=arguments.size, random_state=arguments.seed) for data in arguments.data
+        ]
+    except (OSError, ValueError) as error:
+        raise _UserError(error) from error
+
+
+def _check_output(path):
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise _UserError(f"--json {path}: there is no folder {str(path.parent)!r}.")
+    if path.exists() and not path.is_file():
+        raise _UserError(f"--json {path} is not a file; expected one to write or replace.")
+
+
+def _write(result, path):
+    try:
+        result.to_json(path)
+    except OSError as error:
+        raise _UserError(f"--json {path} cannot be written: {error}.") from error
+
+
+@contextmanager
+def _progress():
+    """Give a function that makes, for a data set's name, the callback that moves its bar (on a terminal)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def callback(dataset):
+            task = bars.add_task(dataset, total=None)
+
+            def move(done, total, name):
+                bars.update(task, completed=done, total=total, description=f"{dataset}: {name or 'done'}")
+
+            return move
+
+        yield callback
+
+
+def _pipelines(arguments):
+    from .pipelines import PIPELINES
+
+    for name, factory in PIPELINES.items():
+        print(f"{name:<17}{factory.__doc__.strip().splitlines()[0]}")
+    return 0
+
+
+def _info(arguments):
+    from joblib import cpu_count
+
+    from . import _native
+
+    lines = {"python": platform.python_version(), "classic_cls": __version__}
+    modules = {"scikit-learn": "sklearn", "scikit-image": "skimage", "opencv": "cv2", "pillow": "PIL"}
+    for name in ("numpy", "scipy", "scikit-learn", "scikit-image", "opencv", "pillow", "joblib"):
+        lines[name] = importlib.import_module(modules.get(name, name)).__version__
+    lines["processor"] = f"{platform.machine()}, {os.cpu_count()} CPUs, {cpu_count()} for this process"
+    lines["kernels"] = f"{_native.body} (this processor runs {', '.join(_native.bodies())})"
+    lines["GPU"] = _gpu()
+    for name, value in lines.items():
+        print(f"{name:<14}{value}")
+    return 0
+
+
+def _gpu():
+    try:
+        import cupy
+    except ImportError as error:
+        broken = f"CuPy cannot be imported ({' '.join(str(error).split())})"
+        return f"none: {'CuPy is not installed' if error.name == 'cupy' else broken}"
+    if not cupy.is_available():
+        return f"none: CuPy {cupy.__version__} finds no CUDA device"
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    return f"{name} (CuPy {cupy.__version__})"
