@@ -225,7 +225,7 @@ Norm parse_norm(const std::string& name) {
   throw std::invalid_argument("unknown norm");
 }
 
-void normalise(const uint32_t* counts, long n, Norm norm, float* out) {
+void normalise(const uint32_t* __restrict counts, long n, Norm norm, float* __restrict out) {
   uint64_t sum = 0, squares = 0;
   for (long k = 0; k < n; ++k) out[k] = float(counts[k]);
   if (norm == Norm::None) return;
@@ -250,21 +250,22 @@ class Counters {
     uint16_t *a = tables_.data(), *b = a + stride_, *c = b + stride_, *d = c + stride_;
     long i = 0;
     for (; i + 4 <= n; i += 4) {
-      uint64_t four;
-      std::memcpy(&four, index + i, 8);
-      ++a[uint16_t(four)];
-      ++b[uint16_t(four >> 16)];
-      ++c[uint16_t(four >> 32)];
-      ++d[uint16_t(four >> 48)];
+      ++a[index[i]];
+      ++b[index[i + 1]];
+      ++c[index[i + 2]];
+      ++d[index[i + 3]];
     }
     for (; i < n; ++i) ++a[index[i]];
   }
 
   void drain() {
-    const uint16_t *a = tables_.data(), *b = a + stride_, *c = b + stride_, *d = c + stride_;
+    uint16_t *__restrict a = tables_.data(), *__restrict b = a + stride_;
+    uint16_t *__restrict c = b + stride_, *__restrict d = c + stride_;
     uint32_t* __restrict totals = totals_.data();
-    for (long k = 0, n = n_bins_; k < n; ++k) totals[k] += uint32_t(a[k]) + b[k] + c[k] + d[k];
-    std::memset(tables_.data(), 0, tables_.size() * sizeof(uint16_t));
+    for (long k = 0, n = n_bins_; k < n; ++k) {
+      totals[k] += uint32_t(a[k]) + b[k] + c[k] + d[k];
+      a[k] = b[k] = c[k] = d[k] = 0;
+    }
   }
 
   void take(Norm norm, float* out) {

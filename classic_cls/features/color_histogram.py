@@ -7,7 +7,16 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._images import as_pixels, fit_images, for_batches, is_ragged, one_of, pair, read_images, transform_images
+from .._images import (
+    as_pixels,
+    fit_images,
+    for_batches,
+    is_ragged,
+    one_of,
+    pair,
+    read_images,
+    transform_images,
+)
 
 _CHANNELS = {
     "rgb": ("r", "g", "b"),
@@ -23,9 +32,9 @@ _MOST_BINS = 65536  # per cell; a kernel's bin number has 16 bits
 class ColorHistogram(TransformerMixin, BaseEstimator):
     """Histograms of colours.
 
-    Every pixel is one count, in the bin of its colour: level v of a channel is in bin ``floor(v * bins / 256)``, and
-    of hue in bin ``floor(v * bins / 180)``. Where the objects keep their place in the picture, a `grid` of cells, each
-    with a histogram of its own, tells more than one histogram of the whole.
+    Every pixel is one count, in the bin of its colour: level v of a channel is in bin ``floor(v * bins /
+    256)``, and of hue in bin ``floor(v * bins / 180)``. Where the objects keep their place in the picture, a
+    `grid` of cells, each with a histogram of its own, tells more than one histogram of the whole.
 
     Parameters
     ----------
@@ -36,21 +45,26 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
 
         - "rgb": as in the image.
         - "hsv": hue (in steps of 2 degrees), saturation, value; exactly OpenCV's ``COLOR_RGB2HSV``.
-        - "lab": CIE L*a*b* of sRGB under D65, as L* 255 / 100, a* + 128, b* + 128, rounded; within one level of OpenCV's.
-        - "opponent": ``rg = (R - G + 255) / 2``, ``yb = (R + G - 2 B + 510) / 4`` and ``i = (R + G + B) / 3``, rounded,
-          halves up. These are (R - G) / sqrt 2, (R + G - 2 B) / sqrt 6 and (R + G + B) / sqrt 3, stretched to 0..255.
+        - "lab": CIE L*a*b* of sRGB under D65, as L* 255 / 100, a* + 128, b* + 128, rounded; within one level
+          of OpenCV's.
+        - "opponent": ``rg = (R - G + 255) / 2``, ``yb = (R + G - 2 B + 510) / 4`` and ``i = (R + G + B) /
+          3``, rounded, halves up. These are (R - G) / sqrt 2, (R + G - 2 B) / sqrt 6 and (R + G + B) / sqrt
+          3, stretched to 0..255.
         - "gray": luma of Rec. 601; exactly OpenCV's ``COLOR_RGB2GRAY``. One channel.
     joint : bool, default=True
-        Count colours, in a histogram with one axis per channel (the last channel changes fastest). If False, count
-        each channel's levels, one histogram after the other.
+        Count colours, in a histogram with one axis per channel (the last channel changes fastest). If False,
+        count each channel's levels, one histogram after the other.
     grid : int or (int, int), default=(1, 1)
-        Rows and columns of cells. Cell row i begins at pixel row ``floor(i * height / rows)``; columns likewise.
+        Rows and columns of cells. Cell row i begins at pixel row ``floor(i * height / rows)``; columns
+        likewise.
     norm : {None, "l1", "l2", "hellinger"}, default=None
-        What is done to a cell's numbers. None leaves the counts; "l1" and "l2" make them sum to 1, or their squares;
-        "hellinger" takes the square root of "l1", so that a linear SVM compares histograms by the Hellinger kernel.
+        What is done to a cell's numbers. None leaves the counts; "l1" and "l2" make them sum to 1, or their
+        squares; "hellinger" takes the square root of "l1", so that a linear SVM compares histograms by the
+        Hellinger kernel.
     image_shape : tuple of int, default=None
-        ``(height, width)`` or ``(height, width, 3)`` of an image where X holds flat rows. None reads a flat row as a
-        gray image of one row: a row of numbers, of which those outside [0, 1] are counted in the outermost bins.
+        ``(height, width)`` or ``(height, width, 3)`` of an image where X holds flat rows. None reads a flat
+        row as a gray image of one row: a row of numbers, of which those outside [0, 1] are counted in the
+        outermost bins.
     n_jobs : int, default=None
         Number of threads; None means 1 unless in a :obj:`joblib.parallel_config` context, -1 means all cores.
 
@@ -67,15 +81,15 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    ``cv2.calcHist`` computes a hue's bin in floating point, and for a few numbers of bins (26 is the smallest) puts a
-    hue that begins a bin into the bin before. Here it is in the bin that it begins.
+    ``cv2.calcHist`` computes a hue's bin in floating point, and for a few numbers of bins (26 is the
+    smallest) puts a hue that begins a bin into the bin before. Here it is in the bin that it begins.
 
     References
     ----------
     M. J. Swain and D. H. Ballard, "Color indexing", International Journal of Computer Vision 7, 1991.
 
-    K. van de Sande, T. Gevers and C. Snoek, "Evaluating color descriptors for object and scene recognition", IEEE
-    Transactions on Pattern Analysis and Machine Intelligence 32, 2010.
+    K. van de Sande, T. Gevers and C. Snoek, "Evaluating color descriptors for object and scene recognition",
+    IEEE Transactions on Pattern Analysis and Machine Intelligence 32, 2010.
 
     Examples
     --------
@@ -103,8 +117,8 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array of shape (n, height, width), (n, height, width, 3) or (n, n_pixels), or list of images
-            Images, uint8 or float in [0, 1]. Gray counts as equal red, green and blue. Images in a list may differ in
-            size.
+            Images, uint8 or float in [0, 1]. Gray counts as equal red, green and blue. Images in a list may
+            differ in size.
         y : ignored
 
         Returns
@@ -114,8 +128,8 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is out of range, or X holds NaN, floats outside [0, 1] (except in flat rows without an
-            `image_shape`) or images with fewer pixels than the grid has cells.
+            If a parameter is out of range, or X holds NaN, floats outside [0, 1] (except in flat rows without
+            an `image_shape`) or images with fewer pixels than the grid has cells.
         """
         images = fit_images(self, X, ragged=True)
         self._layout().check(images)
@@ -142,7 +156,7 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
         return _describe(images, self._layout(), _is_rows_of_numbers(X, self.image_shape), self.n_jobs)
 
     def get_feature_names_out(self, input_features=None):
-        """Return names of the bins: ``hsv_h0_s3_v7`` where joint, else ``hsv_h0``; with cells ``hsv_r0_c1_h0``."""
+        """Return the bins' names: ``hsv_h0_s3_v7`` where joint, else ``hsv_h0``; with cells ``hsv_r0_c1_h0``."""
         check_is_fitted(self)
         return np.array(self._layout().names(), dtype=object)
 
@@ -172,14 +186,14 @@ def color_histogram(
     Returns
     -------
     features : ndarray of shape (n, n_features), float32
-        ``n_features = rows * columns * n_bins``, with ``n_bins`` the product of the channels' bins, or their sum where
-        `joint` is False.
+        ``n_features = rows * columns * n_bins``, with ``n_bins`` the product of the channels' bins, or their
+        sum where `joint` is False.
 
     Raises
     ------
     ValueError
-        If the images hold NaN or floats outside [0, 1] (except in flat rows without an `image_shape`), have fewer
-        pixels than the grid has cells, or a parameter is out of range.
+        If the images hold NaN or floats outside [0, 1] (except in flat rows without an `image_shape`), have
+        fewer pixels than the grid has cells, or a parameter is out of range.
 
     Examples
     --------
@@ -205,8 +219,8 @@ class _Layout:
         self.norm = one_of(norm, "norm", _NORMS)
         if self.n_bins > _MOST_BINS:
             raise ValueError(
-                f"bins={bins!r} makes a joint histogram of {self.n_bins} bins; expected at most {_MOST_BINS}. "
-                "Choose fewer, or joint=False."
+                f"bins={bins!r} makes a joint histogram of {self.n_bins} bins; "
+                f"expected at most {_MOST_BINS}. Choose fewer, or joint=False."
             )
 
     @property
@@ -221,8 +235,8 @@ class _Layout:
         for height, width in {part.shape[1:3] for part in _arrays(images)}:
             if height < self.grid[0] or width < self.grid[1]:
                 raise ValueError(
-                    f"An image of {height} x {width} pixels has too few for a grid of {self.grid[0]} x {self.grid[1]} "
-                    "cells. Choose fewer cells, or give image_shape where X holds flat rows."
+                    f"An image of {height} x {width} pixels has too few for a grid of {self.grid[0]} x "
+                    f"{self.grid[1]} cells. Choose fewer, or give image_shape where X holds flat rows."
                 )
 
     def names(self):
@@ -242,7 +256,8 @@ def _per_channel(bins, color_space):
     ok = isinstance(values, (tuple, list, np.ndarray)) and len(values) == n_channels
     if not ok or not all(isinstance(k, numbers.Integral) and 1 <= k <= 256 for k in values):
         raise ValueError(
-            f"bins={bins!r}; expected an int from 1 to 256, or one for each channel of {color_space!r} ({n_channels})."
+            f"bins={bins!r}; expected an int from 1 to 256, or one for each channel of {color_space!r} "
+            f"({n_channels})."
         )
     return tuple(int(k) for k in values)
 
@@ -273,7 +288,7 @@ def _arrays(images):
 
 
 def _is_rows_of_numbers(X, image_shape):
-    return image_shape is None and not is_ragged(X) and np.ndim(X) == 2
+    return image_shape is None and not is_ragged(X) and getattr(X, "ndim", 2) == 2
 
 
 def _levels(images, clip):
