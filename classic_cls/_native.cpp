@@ -6,6 +6,7 @@
 namespace nb = nanobind;
 
 void bind_bag_of_words(nb::module_&);
+void bind_color_histogram(nb::module_&);
 void bind_hog(nb::module_&);
 
 // The bodies besides the baseline that this CPU can run, slowest first.
@@ -27,5 +28,6 @@ static std::vector<std::string> supported_bodies() {
 NB_MODULE(CLASSIC_CLS_MODULE, m) {
   m.def("supported_bodies", &supported_bodies);
   bind_bag_of_words(m);
+  bind_color_histogram(m);
   bind_hog(m);
 }
