@@ -251,7 +251,6 @@ def _read_picture(path, shape):
 
     try:
         with Image.open(path) as image:
-            image.load()
             if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
                 raise ValueError("32-bit pixels have no known range; save it with 8 or 16 bits")
             picture = _rgb(ImageOps.exif_transpose(image))

@@ -1,5 +1,6 @@
 import json
 import os
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -128,6 +129,9 @@ def test_clusterers_get_their_own_scores(bunch):
     assert (row["adjusted_rand"], row["normalized_mutual_info"], row["matched_accuracy"]) == (1, 1, 1)
     assert row["accuracy"] is row["accuracy_low"] is row["balanced_accuracy"] is None
     assert "predict" in record(result, "dbscan")["error"]
+    bunch.target[bunch.test] = 1 - bunch.target[bunch.test]
+    row = record(benchmark.run({"k-means": pixels(KMeans(2, random_state=0))}, bunch), "k-means")
+    assert (row["adjusted_rand"], row["matched_accuracy"]) == (1, 0)
 
 
 def test_a_failing_pipeline_does_not_lose_the_others(bunch):
@@ -202,6 +206,11 @@ def test_json_is_strict_and_replaces_a_file_only_when_whole(bunch, tmp_path, mon
     assert json.loads(path.read_text(), parse_constant=refuse) == result.records
     assert os.listdir(tmp_path) == ["results.json"]
     before = path.read_text()
+    result.records[0]["accuracy"] = 0.5
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", Mock(side_effect=OSError("no room")))
+        with pytest.raises(OSError, match="no room"):
+            result.to_json(path)
     result.records[0]["accuracy"] = float("nan")
     with pytest.raises(ValueError, match="JSON"):
         result.to_json(path)
