@@ -5,6 +5,7 @@
 
 namespace nb = nanobind;
 
+void bind_dense_sift(nb::module_&);
 void bind_hog(nb::module_&);
 
 // The bodies besides the baseline that this CPU can run, slowest first.
@@ -25,5 +26,6 @@ static std::vector<std::string> supported_bodies() {
 
 NB_MODULE(CLASSIC_CLS_MODULE, m) {
   m.def("supported_bodies", &supported_bodies);
+  bind_dense_sift(m);
   bind_hog(m);
 }

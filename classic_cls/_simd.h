@@ -100,6 +100,22 @@ inline Vec<double> sqrt(Vec<double> v) {
 #endif
 }
 
+inline Vec<float> abs(Vec<float> v) { return (Vec<float>)((Vec<int32_t>)v & INT32_MAX); }
+inline Vec<float> min(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+inline Vec<float> max(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
 // The lanes I... of a and b laid end to end.
 #if defined(__clang__) || __GNUC__ >= 12
 #define CLASSIC_CLS_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -110,6 +126,16 @@ inline Vec<double> sqrt(Vec<double> v) {
 // (a0 + a1, a2 + a3, b0 + b1, b2 + b3).
 inline Float4 pair_sums(Float4 a, Float4 b) {
   return CLASSIC_CLS_PICK(a, b, 0, 2, 4, 6) + CLASSIC_CLS_PICK(a, b, 1, 3, 5, 7);
+}
+
+// Turns four rows of four into columns.
+inline void transpose(Float4 (&r)[4]) {
+  const Float4 a = CLASSIC_CLS_PICK(r[0], r[1], 0, 4, 1, 5), b = CLASSIC_CLS_PICK(r[2], r[3], 0, 4, 1, 5);
+  const Float4 c = CLASSIC_CLS_PICK(r[0], r[1], 2, 6, 3, 7), d = CLASSIC_CLS_PICK(r[2], r[3], 2, 6, 3, 7);
+  r[0] = CLASSIC_CLS_PICK(a, b, 0, 1, 4, 5);
+  r[1] = CLASSIC_CLS_PICK(a, b, 2, 3, 6, 7);
+  r[2] = CLASSIC_CLS_PICK(c, d, 0, 1, 4, 5);
+  r[3] = CLASSIC_CLS_PICK(c, d, 2, 3, 6, 7);
 }
 
 // Sum of the lanes, always in the same order.
