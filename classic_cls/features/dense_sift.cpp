@@ -49,14 +49,17 @@ struct Geometry {
   long node_stride = simd::round_up(nodes_across, kVec);
 };
 
-// Rows of a fixed size, of which the last few are remembered.
+// Rows of a fixed size, of which (at least) the last few are remembered.
 class Ring {
  public:
-  Ring(long slots, long stride) : slots_(slots), stride_(stride), buffer_(slots * stride / kVec) {}
-  float* operator[](long i) { return (float*)buffer_.data() + (i + slots_) % slots_ * stride_; }
+  Ring(long rows, long stride) : stride_(stride) {
+    while (mask_ + 1 < rows) mask_ = 2 * mask_ + 1;
+    buffer_.resize((mask_ + 1) * stride / kVec);
+  }
+  float* operator[](long i) { return (float*)buffer_.data() + (i & mask_) * stride_; }
 
  private:
-  long slots_, stride_;
+  long stride_, mask_ = 0;
   std::vector<Floats> buffer_;
 };
 
@@ -190,18 +193,19 @@ class NodeRows {
   // Row m of nodes: planes of the 8 directions, filtered along x.
   const float* next(long m) {
     sum_band(m);
+    const long stride = geo_.vote_stride;
     float* votes = (float*)votes_.data();
+    for (long k = 0; k < kDirections; ++k)
+      for (const auto& [to, from] : beyond_) votes[k * stride + to] = votes[k * stride + from];
     float* out = nodes_[m];
-    for (long k = 0; k < kDirections; ++k, votes += geo_.vote_stride) {
-      for (const auto& [to, from] : beyond_) votes[to] = votes[from];
-      for (long j = 0; j < geo_.node_stride; j += kVec, out += kVec) {
-        Floats sum{};
-        for (const Tap& tap : taps_)
-          sum = simd::fma(simd::splat<Floats>(tap.weight), simd::load(votes + tap.offset + j), sum);
-        simd::store(out, sum);
-      }
+    for (long j = 0; j < geo_.node_stride; j += kVec) {
+      Floats sum[kDirections] = {};
+      for (const Tap& tap : taps_)
+        for (long k = 0; k < kDirections; ++k)
+          sum[k] = simd::fma(simd::splat<Floats>(tap.weight), simd::load(votes + k * stride + tap.offset + j), sum[k]);
+      for (long k = 0; k < kDirections; ++k) simd::store(out + k * geo_.node_stride + j, sum[k]);
     }
-    return nodes_[m];
+    return out;
   }
 
   // Row i of bins, centred on row i of nodes, once `next` has given the reach - 1 rows after it.
