@@ -84,6 +84,8 @@ inline Vec<float> sqrt(Vec<float> v) {
   return (Vec<float>)_mm512_sqrt_ps((__m512)v);
 #elif defined(__AVX__)
   return (Vec<float>)_mm256_sqrt_ps((__m256)v);
+#elif defined(__x86_64__)
+  return (Vec<float>)_mm_sqrt_ps((__m128)v);
 #else
   for (int i = 0; i < kLanes<float>; ++i) v[i] = std::sqrt(v[i]);
   return v;

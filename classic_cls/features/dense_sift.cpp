@@ -1,17 +1,19 @@
 // Dense SIFT of a batch of gray images: VLFeat's vl_dsift with a flat window.
 //
-// Conventions: gx = right - left, gy = below - above, one-sided (and twice as strong) at the border; direction o of 8
-// is atan2(gy, gx) = 45 o degrees, so with y pointing down directions turn clockwise. Descriptor (i, j) has its 4 x 4
-// bins centred on the pixels (i * step + {0, 1, 2, 3} * bin, j * step + {0, 1, 2, 3} * bin).
+// Conventions: gx = right - left, gy = below - above, one-sided at the border; direction o of 8 is
+// atan2(gy, gx) = 45 o degrees, so with y pointing down directions turn clockwise. Descriptor (i, j) has its
+// 4 x 4 bins centred on the pixels (i * step + {0, 1, 2, 3} * bin, j * step + {0, 1, 2, 3} * bin).
 // Output per image: (descriptor row, descriptor column, bin row, bin column, direction).
 //
-// How: all bins lie on the grid of g = gcd(step, bin) pixels, and a triangle of half-width bin is a sum of triangles
-// of half-width g. So a band of g rows of votes adds to two rows of nodes, above and below it; a row of nodes is then
-// filtered along x, and along y only where g < bin. Rows are stored with every g-th pixel together: neighbouring
-// lanes are neighbouring nodes, and both the gradient and the filter along x are plain vector code.
+// How: all bins lie on the grid of g = gcd(step, bin) pixels, the nodes, and a triangle of half-width bin is
+// a sum of triangles of half-width g. So a band of g rows of votes adds to two rows of nodes, above and below
+// it; a row of nodes is then filtered along x, and along y only where g < bin. Rows are stored with every
+// g-th pixel together: neighbouring lanes are neighbouring nodes, and both gradient and filter along x are
+// plain vector code.
 //
-// A descriptor is 4 runs, one per row of bins, of 4 x 8 numbers, weighted by the window; its norm follows from the
-// runs' energies. RootSIFT is the same on square roots: clipping commutes with them, and L1 becomes L2.
+// A descriptor is 4 runs, one per row of bins, of 4 x 8 numbers, weighted by the window; its norm follows
+// from the runs' energies. RootSIFT is the same on square roots: clipping commutes with them, and L1 becomes
+// L2.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -41,7 +43,7 @@ struct Geometry {
   long reach = bin / g;  // a bin's half-width, in nodes
   long hop = step / g;   // from descriptor to descriptor, in nodes
   long nodes_down = (rows - 1) * hop + 3 * reach + 1, nodes_across = (cols - 1) * hop + 3 * reach + 1;
-  // Columns of g pixels that the filter along x touches, and how many of them lie left of the image.
+  // Columns of g pixels that the filter along x touches; `margin` of them lie left of the image.
   long margin = (bin + g - 2) / g, columns = margin + nodes_across + (bin - 1) / g;
   // Numbers from one row, or one direction's plane of a row, to the next.
   long pixel_stride = simd::round_up((g + 2) * columns, kVec) + kVec;
@@ -63,13 +65,14 @@ class Ring {
   std::vector<Floats> buffer_;
 };
 
-// Pixels on the scale 0 to 255, which float32 x / 255 meets exactly. In a row, plane d of -1 .. g holds the pixels
-// d, g + d, 2 g + d, ... (column c at c + margin). Beyond the border a pixel continues its two neighbours' slope, so
-// that a central difference is one-sided there.
+// Pixels on the scale 0 to 255, which float32 x / 255 meets exactly. In a row, plane d of -1 .. g holds the
+// pixels d, g + d, 2 g + d, ... (column c at c + margin). Beyond the border a pixel continues the slope of
+// the two within, so that a central difference is one-sided there.
 template <class T>
 class Pixels {
  public:
-  explicit Pixels(const Geometry& geometry) : geo_(geometry), rows_(geometry.g + 2, geometry.pixel_stride), line_(geometry.width) {}
+  explicit Pixels(const Geometry& geometry)
+      : geo_(geometry), rows_(geometry.g + 2, geometry.pixel_stride), line_(geometry.width) {}
 
   void start(const T* image) {
     image_ = image;
@@ -200,9 +203,11 @@ class NodeRows {
     float* out = nodes_[m];
     for (long j = 0; j < geo_.node_stride; j += kVec) {
       Floats sum[kDirections] = {};
-      for (const Tap& tap : taps_)
+      for (const Tap& tap : taps_) {
+        const Floats weight = simd::splat<Floats>(tap.weight);
         for (long k = 0; k < kDirections; ++k)
-          sum[k] = simd::fma(simd::splat<Floats>(tap.weight), simd::load(votes + k * stride + tap.offset + j), sum[k]);
+          sum[k] = simd::fma(weight, simd::load(votes + k * stride + tap.offset + j), sum[k]);
+      }
       for (long k = 0; k < kDirections; ++k) simd::store(out + k * geo_.node_stride + j, sum[k]);
     }
     return out;
@@ -305,7 +310,7 @@ class Descriptors {
       : geo_(geometry),
         root_(root),
         window_(window(geometry.bin)),
-        // Contrast is the mean vote of a pixel of the descriptor, in an image in [0, 1]; gradients here are 510 times that.
+        // Contrast is the sum per pixel, for an image in [0, 1]; the votes here are 2 * 255 times as large.
         least_mass_(contrast_threshold * 510 * float((3 * geometry.bin + 1) * (3 * geometry.bin + 1))),
         slots_(3 * geometry.reach + 1),
         runs_(slots_, simd::round_up(geometry.cols * kRun, kVec)),
@@ -369,7 +374,7 @@ class Descriptors {
   }
 
  private:
-  using Half = simd::VecOf<float, kDirections * sizeof(float)>::type;
+  using Bin = simd::VecOf<float, kDirections * sizeof(float)>::type;
 
   // From planes to nodes of 8 numbers; their square roots for RootSIFT.
   void transpose(const float* bins) {
@@ -382,13 +387,16 @@ class Descriptors {
         for (int i = 0; i < 4; ++i) simd::store(&nodes_[(j + i) * kDirections + k], r[i]);
       }
     if (root_)
-      for (long x = 0; x < stride * kDirections; x += kVec) simd::store(&nodes_[x], simd::sqrt(simd::load(&nodes_[x])));
+      for (float* v = nodes_.data(); v < nodes_.data() + nodes_.size(); v += kVec)
+        simd::store(v, simd::sqrt(simd::load(v)));
   }
 
   void lay_runs(float* to) {
     for (long j = 0; j < geo_.cols; ++j)
-      for (int b = 0; b < kBins; ++b, to += kDirections)
-        simd::store(to, simd::load<Half>(&nodes_[(j * geo_.hop + b * geo_.reach) * kDirections]) * run_weight_[b]);
+      for (int b = 0; b < kBins; ++b, to += kDirections) {
+        const float* node = &nodes_[(j * geo_.hop + b * geo_.reach) * kDirections];
+        simd::store(to, simd::load<Bin>(node) * run_weight_[b]);
+      }
   }
 
   // The largest number allowed in each descriptor: 0.2 of its norm; 0 where the contrast is too low.
@@ -416,10 +424,9 @@ class Descriptors {
 };
 
 template <class T>
-void describe(const T* images, long n_images, const Geometry& g, float contrast_threshold, bool root, float* out,
+void describe(const T* images, long n_images, const Geometry& g, Descriptors& descriptors, float* out,
               long out_stride) {
   NodeRows<T> nodes(g);
-  Descriptors descriptors(g, contrast_threshold, root);
   std::vector<Floats> bins(kDirections * g.node_stride / kVec);
   for (long n = 0; n < n_images; ++n) {
     nodes.start(images + n * g.height * g.width);
@@ -450,7 +457,8 @@ void dense_sift(Images<T> images, long step, long bin_size, float contrast_thres
       out.stride(2) != 1)
     throw std::invalid_argument("dense_sift: the shapes of images, bins and out do not fit together");
   nb::gil_scoped_release release;
-  describe(images.data(), long(images.shape(0)), g, contrast_threshold, root, out.data(), long(out.stride(0)));
+  Descriptors descriptors(g, contrast_threshold, root);
+  describe(images.data(), long(images.shape(0)), g, descriptors, out.data(), long(out.stride(0)));
 }
 
 template <class T>
