@@ -161,6 +161,23 @@ def as_pixels(images, *, float_type=np.float32, unit_range=False):
     return images
 
 
+def as_gray(images, *, unit_range=False):
+    """Return a batch ``(n, height, width, channels)`` as gray ``(n, height, width)``, uint8 or float32.
+
+    Gray images keep their dtype; RGB becomes ``0.299 R + 0.587 G + 0.114 B`` in [0, 1], the same from either.
+    Raises what `as_pixels` raises, and ValueError for floats beyond 1e6, whose squares would leave float32.
+    """
+    pixels = as_pixels(images, unit_range=unit_range)
+    if pixels.dtype != np.uint8 and max(-pixels.min(), pixels.max()) > 1e6:
+        raise ValueError("Pixels beyond 1e+06 cannot be images; expected uint8, or float in [0, 1].")
+    if pixels.shape[-1] == 1:
+        return pixels[..., 0]
+    if pixels.dtype == np.uint8:
+        pixels = pixels / np.float32(255)
+    red, green, blue = (pixels[..., c] * np.float32(w) for c, w in enumerate((0.299, 0.587, 0.114)))
+    return red + green + blue
+
+
 def _bytes_from_integers(images):
     if images.size and (images.min() < 0 or images.max() > 255):
         raise ValueError(

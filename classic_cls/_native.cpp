@@ -7,6 +7,7 @@ namespace nb = nanobind;
 
 void bind_bag_of_words(nb::module_&);
 void bind_color_histogram(nb::module_&);
+void bind_dense_sift(nb::module_&);
 void bind_hog(nb::module_&);
 
 // The bodies besides the baseline that this CPU can run, slowest first.
@@ -29,5 +30,6 @@ NB_MODULE(CLASSIC_CLS_MODULE, m) {
   m.def("supported_bodies", &supported_bodies);
   bind_bag_of_words(m);
   bind_color_histogram(m);
+  bind_dense_sift(m);
   bind_hog(m);
 }

@@ -84,6 +84,8 @@ inline Vec<float> sqrt(Vec<float> v) {
   return (Vec<float>)_mm512_sqrt_ps((__m512)v);
 #elif defined(__AVX__)
   return (Vec<float>)_mm256_sqrt_ps((__m256)v);
+#elif defined(__x86_64__)
+  return (Vec<float>)_mm_sqrt_ps((__m128)v);
 #else
   for (int i = 0; i < kLanes<float>; ++i) v[i] = std::sqrt(v[i]);
   return v;
@@ -97,6 +99,22 @@ inline Vec<double> sqrt(Vec<double> v) {
 #else
   for (int i = 0; i < kLanes<double>; ++i) v[i] = std::sqrt(v[i]);
   return v;
+#endif
+}
+
+inline Vec<float> abs(Vec<float> v) { return (Vec<float>)((Vec<int32_t>)v & INT32_MAX); }
+inline Vec<float> min(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+inline Vec<float> max(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+  return a > b ? a : b;
 #endif
 }
 
@@ -121,6 +139,16 @@ inline Vec<float> pair_sums(Vec<float> a, Vec<float> b) {
   return (Vec<float>)_mm256_hadd_ps((__m256)a, (__m256)b);
 }
 #endif
+
+// Turns four rows of four into columns.
+inline void transpose(Float4 (&r)[4]) {
+  const Float4 a = CLASSIC_CLS_PICK(r[0], r[1], 0, 4, 1, 5), b = CLASSIC_CLS_PICK(r[2], r[3], 0, 4, 1, 5);
+  const Float4 c = CLASSIC_CLS_PICK(r[0], r[1], 2, 6, 3, 7), d = CLASSIC_CLS_PICK(r[2], r[3], 2, 6, 3, 7);
+  r[0] = CLASSIC_CLS_PICK(a, b, 0, 1, 4, 5);
+  r[1] = CLASSIC_CLS_PICK(a, b, 2, 3, 6, 7);
+  r[2] = CLASSIC_CLS_PICK(c, d, 0, 1, 4, 5);
+  r[3] = CLASSIC_CLS_PICK(c, d, 2, 3, 6, 7);
+}
 
 // Sum of the lanes, always in the same order.
 template <class V>
