@@ -52,19 +52,15 @@ def assert_close(features, expected, color_space, norm=None):
 
 @pytest.mark.usefixtures("body")
 class TestKernel:
-    @pytest.mark.parametrize("norm", [None, "l1", "l2", "hellinger"])
     @pytest.mark.parametrize("grid", [(1, 1), (3, 2)])
     @pytest.mark.parametrize("bins", [(8, 8, 8), (1, 13, 30)])
     @pytest.mark.parametrize("joint", [True, False])
     @pytest.mark.parametrize("color_space", SPACES)
-    def test_equals_the_reference(self, images, color_space, joint, bins, grid, norm):
-        arguments = bins_of(color_space, bins), color_space, joint, grid, norm
-        assert_close(
-            color_histogram(images, *arguments),
-            reference.color_histogram(images, *arguments),
-            color_space,
-            norm,
-        )
+    def test_equals_the_reference(self, images, color_space, joint, bins, grid):
+        for norm in (None, "l1", "l2", "hellinger"):
+            arguments = bins_of(color_space, bins), color_space, joint, grid, norm
+            expected = reference.color_histogram(images, *arguments)
+            assert_close(color_histogram(images, *arguments), expected, color_space, norm)
 
     @pytest.mark.parametrize("color_space", SPACES)
     def test_every_level_counts(self, color_cube, color_space):

@@ -35,21 +35,29 @@ struct alignas(64) Planes {
   uint8_t c[3][kBlock];
 };
 
-#if defined(__SSSE3__)
-// Of 16 RGB pixels, every byte of three registers that belongs to one channel lies in a lane of its own.
+#if defined(__AVX2__)
+// Of 16 RGB pixels in three registers, the bytes of one channel lie in 16 different lanes: they are blended into one
+// register and put in order. The upper halves of the registers hold 16 pixels more.
 inline void split(const uint8_t* pixels, Planes& planes) {
-  using V = simd::VecOf<uint8_t, 16>::type;
-  const V m0{255, 0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 255};
-  const V m1{0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0};
-  const V m2{0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 255, 0};
-  const V r{0, 3, 6, 9, 12, 15, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13}, g = (r + 1) & 15, b = (r + 2) & 15;
-  for (int i = 0; i < kBlock; i += 16) {
-    const V x = simd::load<V>(pixels + 3 * i), y = simd::load<V>(pixels + 3 * i + 16);
-    const V z = simd::load<V>(pixels + 3 * i + 32);
-    const auto pick = [](V mixed, V order) { return (V)_mm_shuffle_epi8((__m128i)mixed, (__m128i)order); };
-    simd::store(planes.c[0] + i, pick((x & m0) | (y & m2) | (z & m1), r));
-    simd::store(planes.c[1] + i, pick((x & m1) | (y & m0) | (z & m2), g));
-    simd::store(planes.c[2] + i, pick((x & m2) | (y & m1) | (z & m0), b));
+  const auto twice = [](auto... bytes) { return _mm256_broadcastsi128_si256(_mm_setr_epi8(bytes...)); };
+  const __m256i third0 = twice(-1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1);
+  const __m256i third1 = twice(0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0);
+  const __m256i red = twice(0, 3, 6, 9, 12, 15, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13);
+  const __m256i green = twice(1, 4, 7, 10, 13, 0, 3, 6, 9, 12, 15, 2, 5, 8, 11, 14);
+  const __m256i blue = twice(2, 5, 8, 11, 14, 1, 4, 7, 10, 13, 0, 3, 6, 9, 12, 15);
+  const auto blend = [&](__m256i of0, __m256i of1, __m256i of2) {
+    return _mm256_blendv_epi8(_mm256_blendv_epi8(of2, of1, third1), of0, third0);
+  };
+  const auto load = [](const uint8_t* p) {
+    return _mm256_set_m128i(_mm_loadu_si128((const __m128i*)(p + 48)), _mm_loadu_si128((const __m128i*)p));
+  };
+#pragma GCC unroll 1
+  for (int i = 0; i < kBlock; i += 32) {
+    const uint8_t* p = pixels + 3 * i;
+    const __m256i x = load(p), y = load(p + 16), z = load(p + 32);
+    simd::store(planes.c[0] + i, _mm256_shuffle_epi8(blend(x, z, y), red));
+    simd::store(planes.c[1] + i, _mm256_shuffle_epi8(blend(y, x, z), green));
+    simd::store(planes.c[2] + i, _mm256_shuffle_epi8(blend(z, y, x), blue));
   }
 }
 #else
@@ -237,12 +245,12 @@ void normalise(const uint32_t* __restrict counts, long n, Norm norm, float* __re
     for (long k = 0; k < n; ++k) out[k] = std::sqrt(out[k]);
 }
 
-// The histogram of one cell.
+// The histogram of one cell. Its tables are no power of two apart: a load would wait for a store 4096 bytes away.
 class Counters {
  public:
   explicit Counters(long n_bins)
       : n_bins_(n_bins),
-        stride_(simd::round_up(n_bins, 32) + 32),  // tables a power of two apart would look like one to the store buffer
+        stride_(simd::round_up(n_bins, 32) + 32),
         tables_(kTables * stride_),
         totals_(n_bins) {}
 

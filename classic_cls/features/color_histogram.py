@@ -32,9 +32,10 @@ _MOST_BINS = 65536  # per cell; a kernel's bin number has 16 bits
 class ColorHistogram(TransformerMixin, BaseEstimator):
     """Histograms of colours.
 
-    Every pixel is one count, in the bin of its colour: level v of a channel is in bin ``floor(v * bins /
-    256)``, and of hue in bin ``floor(v * bins / 180)``. Where the objects keep their place in the picture, a
-    `grid` of cells, each with a histogram of its own, tells more than one histogram of the whole.
+    Every pixel is one count, in the bin of its colour: level v of a channel is in bin
+    ``floor(v * bins / 256)``, and of hue in bin ``floor(v * bins / 180)``. Where the objects keep their place
+    in the picture, a `grid` of cells, each with a histogram of its own, tells more than one histogram of the
+    whole.
 
     Parameters
     ----------
@@ -45,11 +46,11 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
 
         - "rgb": as in the image.
         - "hsv": hue (in steps of 2 degrees), saturation, value; exactly OpenCV's ``COLOR_RGB2HSV``.
-        - "lab": CIE L*a*b* of sRGB under D65, as L* 255 / 100, a* + 128, b* + 128, rounded; within one level
-          of OpenCV's.
-        - "opponent": ``rg = (R - G + 255) / 2``, ``yb = (R + G - 2 B + 510) / 4`` and ``i = (R + G + B) /
-          3``, rounded, halves up. These are (R - G) / sqrt 2, (R + G - 2 B) / sqrt 6 and (R + G + B) / sqrt
-          3, stretched to 0..255.
+        - "lab": CIE L*a*b* of sRGB under D65, as L* 255 / 100, a* + 128, b* + 128, rounded; nearly always
+          within one level of OpenCV's.
+        - "opponent": ``rg = (R - G + 255) / 2``, ``yb = (R + G - 2 B + 510) / 4`` and
+          ``i = (R + G + B) / 3``, rounded, halves up. These are (R - G) / sqrt 2, (R + G - 2 B) / sqrt 6 and
+          (R + G + B) / sqrt 3, stretched to 0..255.
         - "gray": luma of Rec. 601; exactly OpenCV's ``COLOR_RGB2GRAY``. One channel.
     joint : bool, default=True
         Count colours, in a histogram with one axis per channel (the last channel changes fastest). If False,
@@ -156,7 +157,7 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
         return _describe(images, self._layout(), _is_rows_of_numbers(X, self.image_shape), self.n_jobs)
 
     def get_feature_names_out(self, input_features=None):
-        """Return the bins' names: ``hsv_h0_s3_v7`` where joint, else ``hsv_h0``; with cells ``hsv_r0_c1_h0``."""
+        """Return names such as ``hsv_h0_s3_v7`` (joint) or ``hsv_h0``; with cells ``hsv_r0_c1_h0_s3_v7``."""
         check_is_fitted(self)
         return np.array(self._layout().names(), dtype=object)
 
