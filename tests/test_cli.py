@@ -217,7 +217,6 @@ def test_command_in_a_pipe():
 
 
 def test_import_is_light():
-    """Nor pandas; but scikit-learn itself imports that where it is installed."""
-    code = "import sys, classic_cls; print({'cv2', 'matplotlib', 'rich', 'skimage'} & set(sys.modules))"
+    code = "import sys, classic_cls; print({'cupy', 'cv2', 'matplotlib', 'pandas', 'rich', 'skimage', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
