@@ -207,9 +207,12 @@ def for_batches(function, images, out, *, n_jobs=None, batch_size=256):
     workers = effective_n_jobs(n_jobs)
     batch_size = max(1, min(batch_size, -(-len(images) // workers)))
     edges = [*range(0, len(images), batch_size), len(images)]
-    Parallel(n_jobs=n_jobs, require="sharedmem")(
-        delayed(function)(images[start:stop], out[start:stop]) for start, stop in pairwise(edges)
-    )
+    parts = [(images[start:stop], out[start:stop]) for start, stop in pairwise(edges)]
+    if workers == 1:  # joblib would take longer than a few small images
+        for part in parts:
+            function(*part)
+    else:
+        Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(function)(*part) for part in parts)
     return out
 
 

@@ -1,6 +1,8 @@
 """Dense SIFT with VLFeat's geometry (`vl_dsift`, flat window), for whole batches of images."""
 
+import math
 import numbers
+from itertools import accumulate
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -235,8 +237,8 @@ class _Geometry:
 
     def edges(self, image_shape):
         """Return where the descriptors of each bin size begin, and where the last ones end."""
-        counts = [np.prod(self.grid(image_shape, bin_size)) for bin_size in self.bin_sizes]
-        return [0, *(int(k) for k in np.cumsum(counts))]
+        counts = [math.prod(self.grid(image_shape, bin_size)) for bin_size in self.bin_sizes]
+        return [0, *accumulate(counts)]
 
     def positions(self, image_shape):
         self.check(image_shape)
