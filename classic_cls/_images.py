@@ -60,7 +60,9 @@ def _checked_sizes(images, ragged):
             "depends on the size. Put Resize(size) before this step."
         )
     if len({image.shape[2] for image in images}) > 1:
-        raise ValueError("The list mixes gray and RGB images; convert them to one kind, e.g. with np.stack([gray] * 3, -1).")
+        raise ValueError(
+            "The list mixes gray and RGB images; convert them to one kind, e.g. with np.stack([gray] * 3, -1)."
+        )
     return images
 
 
@@ -128,7 +130,10 @@ def transform_images(estimator, X, *, ragged=False):
             X = X if hasattr(X, "iloc") else _rows(X)
             validate_data(estimator, X, reset=False, skip_check_array=True)
     images = read_images(X, estimator.image_shape, ragged=ragged)
-    seen, shapes = estimator.image_shape_, {image.shape for image in images} if isinstance(images, list) else {images.shape[1:]}
+    seen, shapes = (
+        estimator.image_shape_,
+        {image.shape for image in images} if isinstance(images, list) else {images.shape[1:]},
+    )
     for shape in shapes:
         if (shape[2] != seen[2]) or (not ragged and shape != seen):
             raise ValueError(
@@ -190,7 +195,9 @@ def _bytes_from_integers(images):
 def _check_floats(images, unit_range):
     low, high = images.min(initial=np.inf), images.max(initial=-np.inf)  # NaN wins both
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("Input X contains NaN or infinity (or a number too large for float32). Mend or drop those images.")
+        raise ValueError(
+            "Input X contains NaN or infinity (or a number too large for float32). Mend or drop those images."
+        )
     if unit_range and (low < 0 or high > 1):
         raise ValueError(
             f"Float images must lie in [0, 1]; these range from {low:.6g} to {high:.6g}. "

@@ -94,12 +94,8 @@ def _add_benchmark(commands):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = ["digits", "faces", "textures"]
-    parser.add_argument(
-        "data", metavar="DATA", nargs="*", default=default, help=f"default: {' '.join(default)}"
-    )
-    parser.add_argument(
-        "--pipelines", metavar="A,B", type=_names, help="only these (see classic-cls pipelines)"
-    )
+    parser.add_argument("data", metavar="DATA", nargs="*", default=default, help=f"default: {' '.join(default)}")
+    parser.add_argument("--pipelines", metavar="A,B", type=_names, help="only these (see classic-cls pipelines)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all numbers to FILE")
     parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="random seed (default: 0)")
     parser.add_argument("--n-jobs", metavar="N", type=_jobs, help="threads; -1 for all cores (default: 1)")
@@ -146,9 +142,7 @@ def _benchmark(arguments):
         _write(result, arguments.json)
     print_report(result.records, Console(markup=False, emoji=False, highlight=False))
     if result.failed and any(isinstance(dataset.images, list) for dataset in datasets):
-        print(
-            "classic-cls: there are pictures of different sizes; --size N makes them equal", file=sys.stderr
-        )
+        print("classic-cls: there are pictures of different sizes; --size N makes them equal", file=sys.stderr)
     return 1 if result.failed else 0
 
 
@@ -170,9 +164,7 @@ def _checked_input(arguments):
 
     try:
         names = check_names(arguments.pipelines)
-        return names, [
-            load_dataset(data, size=arguments.size, random_state=arguments.seed) for data in arguments.data
-        ]
+        return names, [load_dataset(data, size=arguments.size, random_state=arguments.seed) for data in arguments.data]
     except (OSError, ValueError) as error:
         raise _UserError(error) from error
 

@@ -60,8 +60,7 @@ def load_dataset(name_or_path, *, size=None, random_state=0):
     if path.exists():
         return load_npz(path)
     raise FileNotFoundError(
-        f"{str(name_or_path)!r} is neither a data set ({', '.join(EMBEDDED)}) nor an existing folder or "
-        ".npz file."
+        f"{str(name_or_path)!r} is neither a data set ({', '.join(EMBEDDED)}) nor an existing folder or .npz file."
     )
 
 
@@ -84,9 +83,7 @@ def load_digits():
 
     source = load()
     images = (source.images / 16).astype(np.float32)
-    about = (
-        "Handwritten digits (UCI Optical Recognition of Handwritten Digits), 8 x 8 pixels, from scikit-learn."
-    )
+    about = "Handwritten digits (UCI Optical Recognition of Handwritten Digits), 8 x 8 pixels, from scikit-learn."
     return _bunch("digits", images, source.target, source.target_names.astype(str), about)
 
 
@@ -107,9 +104,7 @@ def load_faces():
     from skimage.data import lfw_subset
 
     images = lfw_subset().astype(np.float32)
-    about = (
-        "Faces and background (Labeled Faces in the Wild), 25 x 25 pixels, from scikit-image (lfw_subset)."
-    )
+    about = "Faces and background (Labeled Faces in the Wild), 25 x 25 pixels, from scikit-image (lfw_subset)."
     return _bunch("faces", images, np.repeat([0, 1], 100), ["face", "not-face"], about)
 
 
@@ -186,9 +181,7 @@ def load_image_folder(path, size=None, *, random_state=0):
         parts = [root]
     folders = [_class_files(part) for part in parts]
     names = _checked_classes(parts, folders)
-    files = [
-        (file, names.index(name)) for classes in folders for name, found in classes.items() for file in found
-    ]
+    files = [(file, names.index(name)) for classes in folders for name, found in classes.items() for file in found]
     shape = None if size is None else pair(size, "size")
     images = _stacked([_read_picture(file, shape) for file, _ in files])
     is_train = None
@@ -220,9 +213,7 @@ def _checked_classes(parts, folders):
     names = list(folders[0])
     if len(names) < 2:
         found = f"only one ({names[0]!r})" if names else "none"
-        raise ValueError(
-            f"{parts[0]} needs a subfolder of pictures for each of two or more classes; it has {found}."
-        )
+        raise ValueError(f"{parts[0]} needs a subfolder of pictures for each of two or more classes; it has {found}.")
     unknown = sorted(set(folders[-1]) - set(names))
     if unknown:
         raise ValueError(
@@ -334,8 +325,7 @@ def _read_arrays(path):
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
         raise ValueError(
-            f"{path} has no {', '.join(missing)}; expected {', '.join(_KEYS)}, found "
-            f"{', '.join(found) or 'nothing'}."
+            f"{path} has no {', '.join(missing)}; expected {', '.join(_KEYS)}, found {', '.join(found) or 'nothing'}."
         )
     return arrays
 

@@ -68,7 +68,11 @@ def make_bovw_svm(*, image_shape=None, n_jobs=None, random_state=None):
     512
     """
     words = BagOfVisualWords(
-        DenseSIFT(step=4, bin_size=(4, 6), root=True), n_words=512, pyramid_levels=3, random_state=random_state, n_jobs=n_jobs
+        DenseSIFT(step=4, bin_size=(4, 6), root=True),
+        n_words=512,
+        pyramid_levels=3,
+        random_state=random_state,
+        n_jobs=n_jobs,
     )
     resize = Resize((96, 96), image_shape=image_shape, n_jobs=n_jobs)
     return Pipeline([("resize", resize), ("words", words), ("svm", _linear_svm(random_state, C=10))])

@@ -132,9 +132,7 @@ def _counts(pixels, bins, color_space, joint):
     where = pixels * np.array(bins) // n_levels
     if joint:
         return np.bincount(np.ravel_multi_index(where.T, bins), minlength=np.prod(bins)).astype(float)
-    return np.concatenate([np.bincount(w, minlength=n) for w, n in zip(where.T, bins, strict=True)]).astype(
-        float
-    )
+    return np.concatenate([np.bincount(w, minlength=n) for w, n in zip(where.T, bins, strict=True)]).astype(float)
 
 
 def _normalised(counts, norm):

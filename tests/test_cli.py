@@ -37,9 +37,7 @@ def status_of_exit(arguments):
 
 def test_benchmark_prints_a_table_and_writes_json(tmp_path, capsys):
     path = tmp_path / "results.json"
-    assert (
-        cli.main(["benchmark", "digits", "--pipelines", "hog-svm", "--seed", "5", "--json", str(path)]) == 0
-    )
+    assert cli.main(["benchmark", "digits", "--pipelines", "hog-svm", "--seed", "5", "--json", str(path)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "\x1b" not in out

@@ -143,9 +143,7 @@ class TestKernel:
         expected = np.empty((2, 256), np.float32)
         bins = [64] if color_space == "gray" else [8, 8, 4]
         expected = expected[:, : np.prod(bins)].copy()
-        _native._native_baseline.color_histogram(
-            color_cube, bins, color_space, True, (1, 1), "none", expected
-        )
+        _native._native_baseline.color_histogram(color_cube, bins, color_space, True, (1, 1), "none", expected)
         assert (color_histogram(color_cube, bins, color_space) == expected).all()
 
     def test_kernel_refuses_what_does_not_fit(self, images):
@@ -312,6 +310,4 @@ def test_transform_wants_the_channels_of_fit(images):
 def test_check_estimator():
     checks = check_estimator(ColorHistogram(), on_skip=None)
     assert sum(check["status"] == "passed" for check in checks) >= 40
-    assert {check["check_name"] for check in checks if check["status"] != "passed"} <= {
-        "check_array_api_input"
-    }
+    assert {check["check_name"] for check in checks if check["status"] != "passed"} <= {"check_array_api_input"}

@@ -104,9 +104,7 @@ def test_folder_without_parts_is_split(folder):
     assert np.bincount(dataset.target[dataset.test]).tolist() == [1, 1]
     tests = {tuple(load_image_folder(folder, random_state=seed).test) for seed in range(20)}
     assert len(tests) > 5
-    assert np.array_equal(
-        load_image_folder(folder, random_state=3).test, load_dataset(folder, random_state=3).test
-    )
+    assert np.array_equal(load_image_folder(folder, random_state=3).test, load_dataset(folder, random_state=3).test)
 
 
 def test_folder_with_train_and_test(tmp_path):
@@ -197,9 +195,7 @@ def test_first_frame_of_an_animation(folder, extension):
 def test_never_half_an_image(folder, extension, kept):
     texture = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
     whole = io.BytesIO()
-    Image.fromarray(texture).save(
-        whole, format={"jpg": "jpeg", "pgm": "ppm", "tif": "tiff"}.get(extension, extension)
-    )
+    Image.fromarray(texture).save(whole, format={"jpg": "jpeg", "pgm": "ppm", "tif": "tiff"}.get(extension, extension))
     (folder / "cat" / "0.png").unlink()
     path = folder / "cat" / f"0.{extension}"
     path.write_bytes(whole.getvalue())

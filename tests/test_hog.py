@@ -38,7 +38,9 @@ def test_every_byte_gradient_lands_in_skimages_bin(body, orientations):
     ours = hog(images, orientations, (3, 3), (1, 1), "L1")
     angle = np.rad2deg(np.arctan2(gy / 255.0, gx / 255.0)) % 180
     width = 180.0 / orientations
-    expected = (angle[:, None] >= width * np.arange(orientations)) & (angle[:, None] < width * np.arange(1, orientations + 1))
+    expected = (angle[:, None] >= width * np.arange(orientations)) & (
+        angle[:, None] < width * np.arange(1, orientations + 1)
+    )
     moved = (gx != 0) | (gy != 0)
     assert np.array_equal((ours > 0.5)[moved], expected[moved])
 

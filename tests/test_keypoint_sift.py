@@ -9,9 +9,7 @@ from classic_cls import KeypointSIFT, keypoint_sift
 
 @pytest.fixture(scope="module")
 def images():
-    return np.stack(
-        [camera()[100:228, 150:278], camera()[200:328, 200:328], np.full((128, 128), 9, np.uint8)]
-    )
+    return np.stack([camera()[100:228, 150:278], camera()[200:328, 200:328], np.full((128, 128), 9, np.uint8)])
 
 
 def test_equals_opencv(images):
@@ -74,9 +72,7 @@ def test_list_of_images_of_different_sizes(images):
 
 def test_estimator_is_a_shell_over_the_function(images):
     sift = clone(KeypointSIFT(20, 0.02, 8, 1.2, True))
-    for one, other in zip(
-        sift.fit_transform(images), keypoint_sift(images, 20, 0.02, 8, 1.2, True), strict=True
-    ):
+    for one, other in zip(sift.fit_transform(images), keypoint_sift(images, 20, 0.02, 8, 1.2, True), strict=True):
         np.testing.assert_array_equal(one, other)
     assert sift.image_shape_ == (128, 128, 1)
     assert not hasattr(sift, "set_output")

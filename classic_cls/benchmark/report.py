@@ -18,9 +18,7 @@ def print_report(records, console):
     """
     for dataset in dict.fromkeys(record["dataset"] for record in records):
         rows = [record for record in records if record["dataset"] == dataset]
-        console.print(
-            f"{dataset}: {rows[0]['n_train']} images to train, {rows[0]['n_test']} to test", style="bold"
-        )
+        console.print(f"{dataset}: {rows[0]['n_train']} images to train, {rows[0]['n_test']} to test", style="bold")
         _print_classifiers([row for row in rows if row["accuracy"] is not None], console)
         _print_clusterers([row for row in rows if row["matched_accuracy"] is not None], console)
         for row in rows:
@@ -36,9 +34,7 @@ def _print_classifiers(rows, console):
     for row in sorted(rows, key=_rank):
         interval = f"{row['accuracy_low']:.3f}-{row['accuracy_high']:.3f}"
         scores = (f"{row['accuracy']:.3f}", interval, f"{row['balanced_accuracy']:.3f}")
-        table.add_row(
-            row["pipeline"], *scores, *_costs(row), style="dim" if row["pipeline"] in FLOORS else None
-        )
+        table.add_row(row["pipeline"], *scores, *_costs(row), style="dim" if row["pipeline"] in FLOORS else None)
     console.print(table)
     console.print()
 
@@ -53,9 +49,7 @@ def _print_clusterers(rows, console):
         return
     table = _table("clusters", "matched", "adjusted Rand", "NMI")
     for row in sorted(rows, key=lambda row: -row["matched_accuracy"]):
-        scores = [
-            f"{row[key]:.3f}" for key in ("matched_accuracy", "adjusted_rand", "normalized_mutual_info")
-        ]
+        scores = [f"{row[key]:.3f}" for key in ("matched_accuracy", "adjusted_rand", "normalized_mutual_info")]
         table.add_row(row["pipeline"], *scores, *_costs(row))
     console.print(table)
     console.print()

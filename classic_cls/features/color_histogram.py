@@ -101,9 +101,7 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
     (10, 512)
     """
 
-    def __init__(
-        self, bins=8, color_space="rgb", joint=True, grid=(1, 1), norm=None, *, image_shape=None, n_jobs=None
-    ):
+    def __init__(self, bins=8, color_space="rgb", joint=True, grid=(1, 1), norm=None, *, image_shape=None, n_jobs=None):
         self.bins = bins
         self.color_space = color_space
         self.joint = joint
@@ -257,8 +255,7 @@ def _per_channel(bins, color_space):
     ok = isinstance(values, (tuple, list, np.ndarray)) and len(values) == n_channels
     if not ok or not all(isinstance(k, numbers.Integral) and 1 <= k <= 256 for k in values):
         raise ValueError(
-            f"bins={bins!r}; expected an int from 1 to 256, or one for each channel of {color_space!r} "
-            f"({n_channels})."
+            f"bins={bins!r}; expected an int from 1 to 256, or one for each channel of {color_space!r} ({n_channels})."
         )
     return tuple(int(k) for k in values)
 

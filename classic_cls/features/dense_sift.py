@@ -79,9 +79,7 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
     (10, 41, 128)
     """
 
-    def __init__(
-        self, step=4, bin_size=4, contrast_threshold=0.005, root=False, *, image_shape=None, n_jobs=None
-    ):
+    def __init__(self, step=4, bin_size=4, contrast_threshold=0.005, root=False, *, image_shape=None, n_jobs=None):
         self.step = step
         self.bin_size = bin_size
         self.contrast_threshold = contrast_threshold
@@ -184,9 +182,7 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
         return tags
 
 
-def dense_sift(
-    images, step=4, bin_size=4, contrast_threshold=0.005, root=False, *, image_shape=None, n_jobs=None
-):
+def dense_sift(images, step=4, bin_size=4, contrast_threshold=0.005, root=False, *, image_shape=None, n_jobs=None):
     """Return the dense SIFT descriptors of a batch of images.
 
     Parameters
@@ -289,6 +285,4 @@ def _fill(images, out, geometry):
     pixels, edges = as_gray(images), geometry.edges(images.shape[1:])
     for i, bin_size in enumerate(geometry.bin_sizes):
         part = out[:, edges[i] : edges[i + 1]]
-        _native.kernels.dense_sift(
-            pixels, geometry.step, bin_size, geometry.contrast_threshold, geometry.root, part
-        )
+        _native.kernels.dense_sift(pixels, geometry.step, bin_size, geometry.contrast_threshold, geometry.root, part)

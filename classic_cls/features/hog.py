@@ -215,7 +215,13 @@ def _describe(images, geometry, n_jobs):
     def describe(part, out):
         pixels = _pixels(part, geometry.transform_sqrt)
         _native.kernels.hog(
-            pixels, geometry.orientations, geometry.cell, geometry.block, geometry.block_norm, geometry.transform_sqrt, out
+            pixels,
+            geometry.orientations,
+            geometry.cell,
+            geometry.block,
+            geometry.block_norm,
+            geometry.transform_sqrt,
+            out,
         )
 
     out = np.empty((len(images), geometry.n_features(images.shape[1:3])), np.float32)
