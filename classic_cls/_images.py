@@ -6,6 +6,7 @@ Images come as ``(n, height, width)`` gray or ``(n, height, width, 3)`` RGB, as 
 """
 
 import numbers
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -19,19 +20,29 @@ def read_images(X, image_shape=None, *, ragged=False):
 
     No pixel is copied or converted where that can be helped: `as_pixels` does it, piece by piece.
     """
+    _refuse_file_names(X)
     if is_ragged(X):
         images = [_one_image(image, i) for i, image in enumerate(X)]
         if len({image.shape for image in images}) == 1:
             return np.stack(images)
         return _checked_sizes(images, ragged)
-    if hasattr(X, "iloc") or not hasattr(X, "ndim") or X.ndim <= 2:
-        return _unflatten(_rows(X), image_shape)
+    if is_table(X):
+        return _unflatten(_rows(X, image_shape), image_shape)
     if image_shape is not None and X.shape[1:] not in (tuple(image_shape), (*image_shape, 1)):
         raise ValueError(
             f"The images have shape {X.shape[1:]}, but image_shape={tuple(image_shape)}. "
             "Leave image_shape=None for images that are not flat rows."
         )
     return _batch(np.asarray(X))
+
+
+def _refuse_file_names(X):
+    first = X[0] if isinstance(X, (list, tuple)) and X else X
+    if isinstance(first, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"X holds text ({first!r}), and images are expected: arrays of pixels. "
+            "load_image_folder(path) reads a folder of pictures."
+        )
 
 
 def is_ragged(X):
@@ -66,10 +77,18 @@ def _checked_sizes(images, ragged):
     return images
 
 
-def _rows(X):
-    """Check flat rows; 0-D and 1-D input and sparse matrices get scikit-learn's own message."""
-    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype in (np.uint8, np.uint16, bool):
-        return check_array(X, dtype=X.dtype)
+def is_table(X):
+    """Tell whether X is flat rows (or too few dimensions for anything), rather than images."""
+    return not is_ragged(X) and (hasattr(X, "iloc") or getattr(X, "ndim", 2) <= 2)
+
+
+def _rows(X, image_shape):
+    """Check flat rows; 0-D and 1-D input and sparse matrices get scikit-learn's own message.
+
+    Rows without an `image_shape` are plain numbers: wide integers among them are not levels of gray.
+    """
+    if image_shape is not None or getattr(X, "dtype", None) in (np.uint8, np.uint16, bool):
+        return check_array(X, dtype="numeric", input_name="X")
     return check_array(X, dtype=[np.float64, np.float32], input_name="X")
 
 
@@ -79,7 +98,7 @@ def _unflatten(rows, image_shape):
     shape = _parse_shape(image_shape)
     if rows.shape[1] != np.prod(shape):
         raise ValueError(
-            f"image_shape={tuple(image_shape)} means rows of {np.prod(shape)} pixels, but X has {rows.shape[1]} features."
+            f"image_shape={tuple(image_shape)} means rows of {np.prod(shape)} numbers; X has {rows.shape[1]} features."
         )
     return rows.reshape(len(rows), *shape)
 
@@ -94,8 +113,8 @@ def _parse_shape(image_shape):
 def _batch(X):
     if X.ndim not in (3, 4):
         raise ValueError(
-            f"The images have shape {X.shape}; expected (n, height, width) gray, (n, height, width, 3) RGB or flat rows "
-            "(n, n_pixels). A single image is a batch of one: image[None]."
+            f"The images have shape {X.shape}; expected (n, height, width) gray, (n, height, width, 3) RGB or flat "
+            "rows (n, n_pixels). A single image is a batch of one: image[None]."
         )
     images = X[..., None] if X.ndim == 3 else X
     if len(images) == 0:
@@ -111,9 +130,9 @@ def _batch(X):
 
 def fit_images(estimator, X, *, ragged=False):
     """Read X for ``fit`` and remember what images `estimator` has seen."""
-    if not is_ragged(X) and (hasattr(X, "iloc") or not hasattr(X, "ndim") or X.ndim <= 2):
-        validate_data(estimator, X, skip_check_array=True)  # feature names, where X is a table
     images = read_images(X, estimator.image_shape, ragged=ragged)
+    if is_table(X):
+        validate_data(estimator, X, skip_check_array=True)  # remembers the columns' names
     if isinstance(images, list):
         estimator.image_shape_ = (None, None, images[0].shape[2])
     else:
@@ -125,17 +144,12 @@ def fit_images(estimator, X, *, ragged=False):
 def transform_images(estimator, X, *, ragged=False):
     """Read X for ``transform`` and check that it looks like what ``fit`` saw."""
     check_is_fitted(estimator)
-    if not is_ragged(X) and (hasattr(X, "iloc") or not hasattr(X, "ndim") or X.ndim <= 2):
-        if None not in estimator.image_shape_:
-            X = X if hasattr(X, "iloc") else _rows(X)
-            validate_data(estimator, X, reset=False, skip_check_array=True)
     images = read_images(X, estimator.image_shape, ragged=ragged)
-    seen, shapes = (
-        estimator.image_shape_,
-        {image.shape for image in images} if isinstance(images, list) else {images.shape[1:]},
-    )
-    for shape in shapes:
-        if (shape[2] != seen[2]) or (not ragged and shape != seen):
+    if is_table(X) and hasattr(estimator, "n_features_in_"):
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+    seen = estimator.image_shape_
+    for shape in {image.shape for image in images} if isinstance(images, list) else {images.shape[1:]}:
+        if shape[2] != seen[2] or (not ragged and shape != seen):
             raise ValueError(
                 f"{type(estimator).__name__} was fitted on images of shape {seen} (height, width, channels), "
                 f"and X has images of shape {shape}."

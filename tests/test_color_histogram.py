@@ -12,11 +12,6 @@ SPACES = ["rgb", "hsv", "lab", "opponent", "gray"]
 CV_SPACES = {"hsv": cv2.COLOR_RGB2HSV, "lab": cv2.COLOR_RGB2LAB, "gray": cv2.COLOR_RGB2GRAY}
 
 
-@pytest.fixture(params=_native.bodies())
-def body(request, monkeypatch):
-    monkeypatch.setattr(_native, "kernels", _native.bodies()[request.param])
-
-
 @pytest.fixture(scope="module")
 def images():
     """Noise, a smooth ramp and flat colours."""

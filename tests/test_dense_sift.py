@@ -7,14 +7,9 @@ import reference
 from skimage.data import camera
 from sklearn.base import clone
 
-from classic_cls import DenseSIFT, _native, dense_sift
+from classic_cls import DenseSIFT, dense_sift
 
 GOLDEN = Path(__file__).parent / "golden" / "vlfeat_dsift.npz"
-
-
-@pytest.fixture(params=list(_native.bodies()))
-def body(request, monkeypatch):
-    monkeypatch.setattr(_native, "kernels", _native.bodies()[request.param])
 
 
 def crops(n, height, width, seed=0):

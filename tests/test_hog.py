@@ -84,7 +84,7 @@ def test_a_constant_image_gives_zeros(body):
 
 
 def test_too_small_images_are_refused():
-    with pytest.raises(ValueError, match="20 x 32 pixels.*at least 24 x 24.*Resize"):
+    with pytest.raises(ValueError, match=r"20 x 32 pixels.*at least 24 x 24.*Resize"):
         HOG().fit(np.zeros((2, 20, 32), np.uint8))
 
 

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import reference
+from conftest import crops
+from sklearn.cluster import KMeans
+
+from classic_cls import BagOfVisualWords, DenseSIFT, KeypointSIFT, assign_words
+from classic_cls.features.bag_of_words import learn_vocabulary
+
+
+@pytest.mark.parametrize("n_words", [1, 3, 31, 32, 33, 200])
+@pytest.mark.parametrize("n_dims", [1, 7, 128])
+def test_every_descriptor_gets_its_nearest_word(body, n_words, n_dims):
+    rng = np.random.default_rng(n_words)
+    descriptors, vocabulary = (rng.random((n, n_dims), dtype=np.float32) for n in (101, n_words))
+    words = assign_words(descriptors, vocabulary)
+    assert words.dtype == np.int32
+    np.testing.assert_array_equal(words, reference.nearest_word(descriptors, vocabulary))
+
+
+def test_of_equal_words_the_first_wins(body):
+    vocabulary = np.tile(np.eye(4, dtype=np.float32), (20, 1))
+    np.testing.assert_array_equal(assign_words(vocabulary, vocabulary), np.tile(np.arange(4), 20))
+
+
+def test_no_descriptors_no_words(body):
+    assert assign_words(np.zeros((0, 8), np.float32), np.zeros((2, 8), np.float32)).shape == (0,)
+
+
+def test_an_assignment_does_not_depend_on_its_neighbours(body):
+    rng = np.random.default_rng(0)
+    descriptors, vocabulary = (rng.random((n, 128), dtype=np.float32) for n in (97, 50))
+    together = assign_words(descriptors, vocabulary)
+    assert [assign_words(row[None], vocabulary)[0] for row in descriptors] == together.tolist()
+
+
+@pytest.mark.parametrize(("n", "k"), [((5, 3), (4, 2)), ((5,), (4, 5)), ((5, 3), (0, 3))])
+def test_arrays_that_do_not_fit_are_refused(n, k):
+    with pytest.raises(ValueError, match="vocabulary"):
+        assign_words(np.zeros(n, np.float32), np.zeros(k, np.float32))
+
+
+@pytest.mark.parametrize("descriptor", [DenseSIFT(step=5, bin_size=(3, 4)), KeypointSIFT()])
+@pytest.mark.parametrize("levels", [1, 3])
+def test_counts_equal_the_reference(descriptor, levels):
+    images = crops(6, 53, 60)
+    bag = BagOfVisualWords(descriptor, 10, levels, norm=None, random_state=0).fit(images)
+    for row, (descriptors, positions) in zip(bag.transform(images), descriptor.describe(images), strict=True):
+        words = reference.nearest_word(descriptors, bag.vocabulary_)
+        np.testing.assert_array_equal(row, reference.word_counts(words, positions, (53, 60), 10, levels))
+
+
+def test_norms():
+    images = crops(4, 40, 40)
+    rows = {
+        norm: BagOfVisualWords(n_words=8, norm=norm, random_state=0).fit_transform(images)
+        for norm in (None, "l1", "l2", "hellinger")
+    }
+    counts = rows[None]
+    np.testing.assert_allclose(rows["l1"], counts / counts.sum(1, keepdims=True), rtol=1e-6)
+    np.testing.assert_allclose(rows["l2"], counts / np.sqrt((counts**2).sum(1, keepdims=True)), rtol=1e-6)
+    np.testing.assert_allclose(rows["hellinger"], np.sqrt(counts / counts.sum(1, keepdims=True)), rtol=1e-6)
+
+
+def test_an_image_without_keypoints_counts_nothing():
+    images = np.concatenate([crops(4, 64, 64), np.full((1, 64, 64, 3), 99, np.uint8)])
+    features = BagOfVisualWords(KeypointSIFT(), n_words=5, random_state=0).fit_transform(images)
+    assert features[:4].any(1).all()
+    assert not features[4].any()
+
+
+def test_the_vocabulary_is_k_means():
+    # Far apart, the clusters are found whatever the start; from there on scikit-learn moves nothing.
+    rng = np.random.default_rng(0)
+    points = (rng.normal(size=(6, 16)) * 20)[rng.integers(0, 6, 3000)] + rng.normal(size=(3000, 16))
+    points = points.astype(np.float32)
+    centers = learn_vocabulary(points, 40, np.random.RandomState(0))
+    theirs = KMeans(40, init=centers, n_init=1, max_iter=300).fit(points)
+    ours = ((points - centers[assign_words(points, centers)]) ** 2).sum()
+    random = ((points - points[:40][assign_words(points, points[:40])]) ** 2).sum()
+    assert ours < 1.02 * theirs.inertia_
+    assert ours < 0.8 * random
+
+
+def test_a_word_that_loses_all_its_descriptors_stays():
+    points = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
+    centers = learn_vocabulary(points, 5, np.random.RandomState(0))
+    assert np.isfinite(centers).all()
+    assert len(np.unique(centers, axis=0)) <= 3
+
+
+def test_same_seed_same_vocabulary_other_seed_another():
+    images = crops(8, 40, 40)
+    a, b, c = (BagOfVisualWords(n_words=20, random_state=s).fit(images).vocabulary_ for s in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_too_few_descriptors_are_refused():
+    with pytest.raises(ValueError, match="n_words=5000, but the images gave only 98 descriptors"):
+        BagOfVisualWords(n_words=5000).fit(crops(2, 40, 40))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [("n_words", 0), ("n_words", 2.5), ("pyramid_levels", 0), ("norm", "L1"), ("samples_per_word", -1)],
+)
+def test_bad_parameters_are_named(parameter, value):
+    with pytest.raises(ValueError, match=parameter):
+        BagOfVisualWords(**{parameter: value}).fit(crops(2, 40, 40))
+
+
+def test_names_say_word_level_and_cell():
+    names = BagOfVisualWords(n_words=4, pyramid_levels=2, random_state=0).fit(crops(2, 40, 40)).get_feature_names_out()
+    assert names[[0, 3, 4, 19]].tolist() == [
+        "word_0_level0_cell0",
+        "word_3_level0_cell0",
+        "word_0_level1_cell0",
+        "word_3_level1_cell3",
+    ]
