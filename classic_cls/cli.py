@@ -35,7 +35,7 @@ _BENCHMARK_EXAMPLES = """\
 examples:
   classic-cls benchmark
   classic-cls benchmark textures data/textures --pipelines hog-svm,bovw-svm
-  classic-cls benchmark my_pictures --size 64 --n-jobs -1 --json results.json
+  classic-cls benchmark my_pictures --size 64 --json results.json
 
 exit status: 0, or 1 if a pipeline failed, 2 for a wrong path or option, 130 when interrupted
 """
@@ -98,7 +98,7 @@ def _add_benchmark(commands):
     parser.add_argument("--pipelines", metavar="A,B", type=_names, help="only these (see classic-cls pipelines)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all numbers to FILE")
     parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="random seed (default: 0)")
-    parser.add_argument("--n-jobs", metavar="N", type=_jobs, help="threads; -1 for all cores (default: 1)")
+    parser.add_argument("--n-jobs", metavar="N", type=_jobs, default=-1, help="threads (default: one per core)")
     parser.add_argument("--size", metavar="N", type=_positive, help="resize the pictures of folders to N x N")
     parser.set_defaults(command=_benchmark)
 

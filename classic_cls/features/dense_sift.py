@@ -251,7 +251,8 @@ class _Geometry:
             raise ValueError(
                 f"An image is {height} x {width} pixels, and a descriptor of 4 x 4 bins of "
                 f"{max(self.bin_sizes)} pixels needs at least {need} x {need}. Choose a smaller bin_size, "
-                "enlarge the images with Resize(size), or give image_shape where X holds flat rows."
+                "enlarge the images with Resize(size). (A single image is a batch of one: image[None]; flat rows need "
+                "image_shape.)"
             )
 
 

@@ -205,7 +205,7 @@ class _Geometry:
             raise ValueError(
                 f"The images are {height} x {width} pixels, and one block of {self.block} cells of {self.cell} pixels "
                 f"needs at least {need[0]} x {need[1]}. Choose smaller cells or blocks, enlarge the images with "
-                "Resize(size), or give image_shape where X holds flat rows."
+                "Resize(size). (A single image is a batch of one: image[None]; flat rows need image_shape.)"
             )
 
 
