@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # package costs nothing, and no library that a program doesn't use is imported.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["benchmark", "datasets", "pipelines"],
+    submodules=["benchmark", "datasets", "pipelines", "plots"],
     submod_attrs={
         "datasets": ["load_dataset", "load_digits", "load_faces", "load_image_folder", "load_npz", "load_textures"],
         "features.bag_of_words": ["BagOfVisualWords", "assign_words"],
@@ -25,5 +25,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "make_hog_svm",
             "make_kmeans_clusters",
         ],
+        "plots": ["ColorHistogramDisplay", "HOGDisplay", "VisualWordsDisplay"],
     },
 )
