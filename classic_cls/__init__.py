@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # package costs nothing, and no library that a program doesn't use is imported.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["benchmark", "datasets", "pipelines", "plots"],
+    submodules=["benchmark", "datasets", "pipelines"],
     submod_attrs={
         "datasets": ["load_dataset", "load_digits", "load_faces", "load_image_folder", "load_npz", "load_textures"],
         "features.bag_of_words": ["BagOfVisualWords", "assign_words"],
@@ -25,6 +25,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "make_hog_svm",
             "make_kmeans_clusters",
         ],
-        "plots": ["ColorHistogramDisplay", "HOGDisplay", "VisualWordsDisplay"],
+        "plots.color_histogram": ["ColorHistogramDisplay"],
+        "plots.hog": ["HOGDisplay"],
+        "plots.visual_words": ["VisualWordsDisplay"],
     },
 )
