@@ -27,15 +27,9 @@ def axes(ax, size):
 
 def show(ax, image, **kwargs):
     """Show an image (height, width, channels) without ticks or frame."""
+    pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
     white = 255 if image.dtype == np.uint8 else 1
-    ax.imshow(
-        image.squeeze(-1) if image.shape[-1] == 1 else image,
-        cmap="gray",
-        vmin=0,
-        vmax=white,
-        interpolation="nearest",
-        **kwargs,
-    )
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=white, interpolation="nearest", **kwargs)
     ax.set(xticks=[], yticks=[])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

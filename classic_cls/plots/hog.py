@@ -16,8 +16,8 @@ class HOGDisplay:
 
     Parameters
     ----------
-    image : ndarray of shape (height, width) or (height, width, 3)
-        The picture.
+    image : ndarray of shape (height, width, channels)
+        The picture, uint8 or float in [0, 1].
     votes : ndarray of shape (cells_down, cells_across, orientations)
         One histogram per cell.
     pixels_per_cell : (int, int)
