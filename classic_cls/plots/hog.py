@@ -110,9 +110,9 @@ class HOGDisplay:
         return self
 
     def _stars(self):
-        """Return the lines ((x, y), (x, y)) of votes above zero, and each vote relative to the largest."""
-        row, col, orientation = np.nonzero(self.votes)
-        strength = self.votes[row, col, orientation] / max(self.votes.max(), np.finfo(np.float32).tiny)
+        """Return the lines ((x, y), (x, y)) of all votes, and each vote relative to the largest."""
+        row, col, orientation = np.indices(self.votes.shape).reshape(3, -1)
+        strength = self.votes.ravel() / max(self.votes.max(), np.finfo(np.float32).tiny)
         angle = np.pi * (orientation + 0.5) / self.votes.shape[2]
         along = np.stack([-np.sin(angle), np.cos(angle)], -1)  # the gradient is (cos, sin), with y downwards
         half = 0.5 * min(self.pixels_per_cell) * strength[:, None] * along
