@@ -28,7 +28,8 @@ def test_is_stripped(notebook):
         assert cell.get("execution_count") is None
 
 
-def test_runs(notebook, tmp_path):
+def test_runs(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the kernel inherits it: the time does not depend on other tests
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3", resources=resources).execute()
     complaints = [out.text for cell in notebook.cells for out in cell.get("outputs", []) if out.get("name") == "stderr"]

@@ -125,7 +125,7 @@ class TestHOGDisplay:
         ax = HOGDisplay.from_image(image).plot().ax_
         picture, night = ax.images
         assert list(picture.get_extent()) == [0, 56, 40, 0]
-        assert night.get_extent()[1] - night.get_extent()[0] == 56
+        assert night.get_extent()[1] - night.get_extent()[0] == pytest.approx(56)
         assert ax.get_aspect() == 1
         labels = [label.get_text() for label in ax.get_xticklabels()]
         assert labels == ["picture, 40 x 56 pixels", "HOG: 5 x 7 cells, 9 orientations"]
