@@ -25,5 +25,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "make_hog_svm",
             "make_kmeans_clusters",
         ],
+        "plots.color_histogram": ["ColorHistogramDisplay"],
+        "plots.hog": ["HOGDisplay"],
+        "plots.visual_words": ["VisualWordsDisplay"],
     },
 )
