@@ -18,9 +18,9 @@ Each case of `peer_cases.py` first checks that we and the peer compute the same 
 - ``resize``: 120 x 160 RGB to 64 x 64 floats, beside a loop over ``cv2.resize`` (equal but for its rounding to uint8)
   or ``skimage.transform.resize`` (another filter: a mean difference below 0.02).
 
-Then the two take turns: ours, peer, ours, peer. Reported are the median times per image (or descriptor), and the median
-and quartiles of the ratios of neighbouring turns. Where a directory with limit studies is found (hand-written kernels
-that show how fast this CPU can go), our speed is given as a fraction of theirs, timed in the same way.
+Then the two take turns: ours, peer, ours, peer. Reported are the median CPU times per image (or descriptor), and the
+median and quartiles of the ratios of neighbouring turns. Where a directory with limit studies is found (hand-written
+kernels that show how fast this CPU can go), our speed is given as a fraction of theirs, timed in the same way.
 
 Nothing is asserted about speed. The exit code is 1 if outputs disagree, else 0.
 """
@@ -137,9 +137,10 @@ def take_turns(name, ours, rival, seconds):
 
 
 def stopwatch(function):
-    start = time.perf_counter()
+    """Return the CPU seconds of a call: all run in one thread, and other programs' turns on the core don't count."""
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def per_item(seconds, case):
