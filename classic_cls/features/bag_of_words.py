@@ -2,7 +2,7 @@
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -254,10 +254,8 @@ def _assign(descriptors, vocabulary, n_jobs=None):
 def _means(descriptors, words, centers):
     """Return the mean descriptor of each word; a word without descriptors stays where it is."""
     counts = np.bincount(words, minlength=len(centers))
-    order = np.argsort(words, kind="stable")
-    owners = csr_array(
-        (np.ones(len(words), np.float32), order, np.r_[0, np.cumsum(counts)]), (len(centers), len(words))
-    )
+    ones, edges = np.ones(len(words), np.float32), np.arange(len(words) + 1)
+    owners = csc_array((ones, words, edges), (len(centers), len(words)))
     sums = owners @ descriptors
     return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers).astype(np.float32)
 
