@@ -14,6 +14,8 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+_LARGEST = 1e6  # a gradient's square must stay far inside float32
+
 
 def read_images(X, image_shape=None, *, ragged=False):
     """Return X as ``(n, height, width, channels)``, or as a list of such images where `ragged` allows sizes to differ.
@@ -161,8 +163,8 @@ def as_pixels(images, *, float_type=np.float32, unit_range=False):
     """Return images as a C-contiguous array of uint8 or `float_type`.
 
     uint8 stays as it is, bool becomes 0 and 255, uint16 is divided by 65535, other integers must lie in 0..255 and
-    become uint8, floats become `float_type`. Raises ValueError for NaN and infinity and, where `unit_range` is asked
-    for, for floats outside [0, 1].
+    become uint8, floats become `float_type`. Raises ValueError for NaN, infinity and floats whose squares would leave
+    float32, and, where `unit_range` is asked for, for floats outside [0, 1].
     """
     images = np.asarray(images)
     if images.dtype == bool:
@@ -180,23 +182,6 @@ def as_pixels(images, *, float_type=np.float32, unit_range=False):
     return images
 
 
-def as_gray(images, *, unit_range=False):
-    """Return a batch ``(n, height, width, channels)`` as gray ``(n, height, width)``, uint8 or float32.
-
-    Gray images keep their dtype; RGB becomes ``0.299 R + 0.587 G + 0.114 B`` in [0, 1], the same from either.
-    Raises what `as_pixels` raises, and ValueError for floats beyond 1e6, whose squares would leave float32.
-    """
-    pixels = as_pixels(images, unit_range=unit_range)
-    if pixels.dtype != np.uint8 and max(-pixels.min(), pixels.max()) > 1e6:
-        raise ValueError("Pixels beyond 1e+06 cannot be images; expected uint8, or float in [0, 1].")
-    if pixels.shape[-1] == 1:
-        return pixels[..., 0]
-    if pixels.dtype == np.uint8:
-        pixels = pixels / np.float32(255)
-    red, green, blue = (pixels[..., c] * np.float32(w) for c, w in enumerate((0.299, 0.587, 0.114)))
-    return red + green + blue
-
-
 def _bytes_from_integers(images):
     if images.size and (images.min() < 0 or images.max() > 255):
         raise ValueError(
@@ -212,6 +197,8 @@ def _check_floats(images, unit_range):
         raise ValueError(
             "Input X contains NaN or infinity (or a number too large for float32). Mend or drop those images."
         )
+    if max(-low, high) > _LARGEST:
+        raise ValueError(f"Pixels beyond {_LARGEST:g} cannot be images; expected uint8, or float in [0, 1].")
     if unit_range and (low < 0 or high > 1):
         raise ValueError(
             f"Float images must lie in [0, 1]; these range from {low:.6g} to {high:.6g}. "

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import reference
+import skimage.data
 import skimage.feature
 
 from classic_cls import HOG, hog
@@ -25,6 +26,13 @@ def test_equals_skimage(body, photos, gray, norm, root, orientations, colour):
         for dtype in (np.uint8, np.float32, np.float64):
             X = images if dtype == np.uint8 else (images / 255.0).astype(dtype)
             np.testing.assert_allclose(hog(X, orientations, cell, block, norm, root), expected, atol=1e-5)
+
+
+def test_equals_skimage_where_channels_are_equally_strong(body):
+    # In a photograph that is a pixel in thousands, and rounding decides which channel votes.
+    photo = skimage.data.coffee()
+    images = np.stack([photo[y : y + 128, x : x + 128] for y in (0, 130, 260) for x in (0, 200, 400)])
+    np.testing.assert_allclose(hog(images, cells_per_block=(2, 2)), skimage_hog(images, 9, (8, 8), (2, 2)), atol=1e-5)
 
 
 @pytest.mark.parametrize("orientations", range(1, 37))

@@ -328,10 +328,10 @@ class Band {
 
   void spread(long n) {
     for (long i = 0, run; i < n; i += run) {
-      run = std::min(n - i, edges_[cell_ + 1] - x_);
+      run = cells_.size() == 1 ? n : std::min(n - i, edges_[cell_ + 1] - x_);
       for (int c = 0; c < binning_.n_planes(); ++c) cells_[cell_].add(index_[c] + i, run);
       x_ += run;
-      if (x_ == edges_[cell_ + 1] && ++cell_ == cells_.size()) x_ = 0, cell_ = 0;
+      if (cells_.size() > 1 && x_ == edges_[cell_ + 1] && ++cell_ == cells_.size()) x_ = 0, cell_ = 0;
     }
   }
 };

@@ -1,4 +1,4 @@
-// Dense SIFT of a batch of gray images: VLFeat's vl_dsift with a flat window.
+// Dense SIFT of a batch of images: VLFeat's vl_dsift with a flat window. RGB is read as gray.
 //
 // Conventions: gx = right - left, gy = below - above, one-sided at the border; direction o of 8 is
 // atan2(gy, gx) = 45 o degrees, so with y pointing down directions turn clockwise. Descriptor (i, j) has its
@@ -37,7 +37,7 @@ constexpr long kVec = kLanes<float>;
 long floor_div(long a, long b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
 struct Geometry {
-  long height, width, step, bin;
+  long height, width, channels, step, bin;
   long rows = (height - 1 - 3 * bin) / step + 1, cols = (width - 1 - 3 * bin) / step + 1;  // of descriptors
   long g = std::gcd(step, bin);
   long reach = bin / g;  // a bin's half-width, in nodes
@@ -89,8 +89,12 @@ class Pixels {
  private:
   void read(long y) {
     const long g = geo_.g, stride = geo_.columns, width = geo_.width, columns = stride - geo_.margin;
-    const T* source = image_ + y * width;
-    for (long x = 0; x < width; ++x) line_[x] = value(source[x]);
+    const T* source = image_ + y * width * geo_.channels;
+    if (geo_.channels == 1)
+      for (long x = 0; x < width; ++x) line_[x] = value(source[x]);
+    else
+      for (long x = 0; x < width; ++x, source += 3)
+        line_[x] = 0.299f * value(source[0]) + 0.587f * value(source[1]) + 0.114f * value(source[2]);
     float* plane = rows_[y] + stride + geo_.margin;  // plane[d * stride + c] is the pixel c * g + d
     const long whole = std::min(width / g, columns);
     spread(plane, whole);
@@ -429,7 +433,7 @@ void describe(const T* images, long n_images, const Geometry& g, Descriptors& de
   NodeRows<T> nodes(g);
   std::vector<Floats> bins(kDirections * g.node_stride / kVec);
   for (long n = 0; n < n_images; ++n) {
-    nodes.start(images + n * g.height * g.width);
+    nodes.start(images + n * g.height * g.width * g.channels);
     float* to = out + n * out_stride;
     for (long m = 1 - g.reach; m < g.nodes_down + g.reach - 1; ++m) {
       nodes.next(m);
@@ -444,15 +448,15 @@ void describe(const T* images, long n_images, const Geometry& g, Descriptors& de
 }
 
 template <class T>
-using Images = nb::ndarray<const T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Images = nb::ndarray<const T, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 // Each image's descriptors lie together; from image to image there may be others between.
 using Output = nb::ndarray<float, nb::ndim<3>, nb::device::cpu>;
 
 template <class T>
 void dense_sift(Images<T> images, long step, long bin_size, float contrast_threshold, bool root, Output out) {
   if (step < 1 || bin_size < 1) throw std::invalid_argument("dense_sift: step and bin_size must be positive");
-  const Geometry g{long(images.shape(1)), long(images.shape(2)), step, bin_size};
-  if (g.height <= 3 * bin_size || g.width <= 3 * bin_size || out.shape(0) != images.shape(0) ||
+  const Geometry g{long(images.shape(1)), long(images.shape(2)), long(images.shape(3)), step, bin_size};
+  if ((g.channels != 1 && g.channels != 3) || g.height <= 3 * bin_size || g.width <= 3 * bin_size || out.shape(0) != images.shape(0) ||
       long(out.shape(1)) != g.rows * g.cols || out.shape(2) != kDescriptor || out.stride(1) != kDescriptor ||
       out.stride(2) != 1)
     throw std::invalid_argument("dense_sift: the shapes of images, bins and out do not fit together");

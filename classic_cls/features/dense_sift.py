@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from .. import _native
-from .._images import as_gray, fit_images, for_batches, positive_int, read_images, transform_images
+from .._images import as_pixels, fit_images, for_batches, positive_int, read_images, transform_images
 
 _N_DIMS = 128  # 4 x 4 bins of 8 directions
 
@@ -112,7 +112,7 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
             images = [images[start : start + 256] for start in range(0, len(images), 256)]
         for part in images:
             geometry.check(part.shape[1:])
-            as_gray(part)
+            as_pixels(part)
         return self
 
     def transform(self, X):
@@ -283,7 +283,7 @@ def _fill_each(images, outs, geometry):
 
 
 def _fill(images, out, geometry):
-    pixels, edges = as_gray(images), geometry.edges(images.shape[1:])
+    pixels, edges = as_pixels(images), geometry.edges(images.shape[1:])
     for i, bin_size in enumerate(geometry.bin_sizes):
         part = out[:, edges[i] : edges[i + 1]]
         _native.kernels.dense_sift(pixels, geometry.step, bin_size, geometry.contrast_threshold, geometry.root, part)

@@ -155,6 +155,18 @@ inline Gradient<G> gradient(const Rows<G>& rows, long r, long c, long x) {
   return g;
 }
 
+// Where two channels are equally strong to within rounding, scikit-image's rounding decides: it compares hypotenuses.
+template <class G, class Mask>
+inline Mask stronger(const Gradient<G>& g, const Gradient<G>& best) {
+  Mask better = g.squared > best.squared;
+  const Vec<G> gap = g.squared - best.squared, size = g.squared * G(1e-15);
+  const Mask near = (gap <= size) & (-gap <= size) & ((g.x != best.x) | (g.y != best.y));
+  if (simd::any(near))
+    for (int i = 0; i < kLanes<G>; ++i)
+      if (near[i]) better[i] = std::hypot(g.x[i], g.y[i]) > std::hypot(best.x[i], best.y[i]) ? -1 : 0;
+  return better;
+}
+
 // The gradient of the strongest channel, the first of equals.
 template <class G, bool Color>
 inline Gradient<G> strongest(const Rows<G>& rows, long r, long x) {
@@ -162,7 +174,7 @@ inline Gradient<G> strongest(const Rows<G>& rows, long r, long x) {
   if constexpr (Color)
     for (long c = 1; c < rows.channels; ++c) {
       const Gradient<G> g = gradient(rows, r, c, x);
-      const auto better = g.squared > best.squared;
+      const auto better = stronger<G, decltype(g.x > g.x)>(g, best);
       best.x = better ? g.x : best.x;
       best.y = better ? g.y : best.y;
       best.squared = better ? g.squared : best.squared;

@@ -8,7 +8,6 @@ from .. import _native
 from .._images import as_pixels, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
 
 _BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
-_LARGEST = 1e6  # a gradient's square must stay far inside float32
 
 
 class HOG(TransformerMixin, BaseEstimator):
@@ -230,10 +229,6 @@ def _describe(images, geometry, n_jobs):
 
 def _pixels(images, transform_sqrt):
     pixels = as_pixels(images, float_type=np.float64 if images.dtype == np.float64 else np.float32)
-    if pixels.dtype == np.uint8:
-        return pixels
-    if max(-pixels.min(), pixels.max()) > _LARGEST:
-        raise ValueError(f"Pixels beyond {_LARGEST:g} cannot be images; expected uint8, or float in [0, 1].")
     if transform_sqrt and pixels.min() < 0:
         raise ValueError(f"transform_sqrt=True takes square roots, but the smallest pixel is {pixels.min():.6g}.")
     return pixels

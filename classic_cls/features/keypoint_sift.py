@@ -6,7 +6,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from .._images import as_gray, fit_images, read_images, transform_images
+from .._images import as_pixels, fit_images, read_images, transform_images
 
 
 class KeypointSIFT(TransformerMixin, BaseEstimator):
@@ -105,7 +105,7 @@ class KeypointSIFT(TransformerMixin, BaseEstimator):
         images = fit_images(self, X, ragged=True)
         self._finder()
         for image in images:
-            as_gray(image[None], unit_range=True)
+            as_pixels(image, unit_range=True)
         return self
 
     def transform(self, X):
@@ -225,8 +225,14 @@ def _positive(value, name):
 
 
 def _as_bytes(image):
-    gray = as_gray(image[None], unit_range=True)[0]
-    return gray if gray.dtype == np.uint8 else np.rint(gray * 255).astype(np.uint8)
+    """Return an image as gray, uint8: ``0.299 R + 0.587 G + 0.114 B`` in floats, the same from uint8 and float."""
+    pixels = as_pixels(image, unit_range=True)
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 1:
+        return pixels[..., 0]
+    levels = pixels * np.float32(1 if pixels.dtype == np.uint8 else 255)
+    weights = (0.299, 0.587, 0.114) if pixels.shape[2] == 3 else (1,)
+    gray = sum(levels[..., c] * np.float32(weight) for c, weight in enumerate(weights))
+    return np.rint(gray).astype(np.uint8)
 
 
 def _normalised(descriptors, root):

@@ -1,10 +1,9 @@
 """Brings images of any size to one size."""
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from .._images import as_pixels, fit_images, pair, read_images, transform_images
+from .._images import as_pixels, fit_images, for_batches, pair, read_images, transform_images
 
 
 class Resize(TransformerMixin, BaseEstimator):
@@ -116,14 +115,12 @@ def resize(images, size=(64, 64), *, image_shape=None, n_jobs=None):
 
 
 def _resize_all(images, size, n_jobs):
+    def resize_some(part, out):
+        for image, resized in zip(part, out, strict=True):
+            _resize_one(image, size, resized)
+
     out = np.empty((len(images), *size, images[0].shape[2]), np.float32)
-
-    def resize_some(indices):
-        for i in indices:
-            _resize_one(images[i], size, out[i])
-
-    parts = np.array_split(np.arange(len(images)), -(-len(images) // 256))
-    Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(resize_some)(part) for part in parts)
+    for_batches(resize_some, images, out, n_jobs=n_jobs)
     return out[..., 0] if out.shape[3] == 1 else out
 
 
