@@ -69,13 +69,7 @@ def hog_case(limits, n, size, block, color=False):
 
     limit = Rival("limit", partial(limits.hog, images, (block, block)), _within(1e-5)) if limits and not color else None
     ours = partial(hog, images, cells_per_block=(block, block))
-    return Case(n, ours, Rival("scikit-image hog", peer, _check_hog_but_for_ties if color else _within(1e-5)), limit)
-
-
-def _check_hog_but_for_ties(ours, theirs):
-    """Check that 97 % agree: where two channels are equally strong, rounding decides which one votes."""
-    np.testing.assert_equal(theirs.shape, ours.shape)
-    np.testing.assert_array_less((np.abs(ours - theirs) > 1e-5).mean(), 0.03, "share of features that differ")
+    return Case(n, ours, Rival("scikit-image hog", peer, _within(1e-5)), limit)
 
 
 def sift_case(limits, n, size):

@@ -70,7 +70,7 @@ def make_bovw_svm(*, image_shape=None, n_jobs=None, random_state=None):
     words = BagOfVisualWords(
         DenseSIFT(step=4, bin_size=(4, 6), root=True),
         n_words=512,
-        pyramid_levels=3,
+        pyramid_levels=2,
         random_state=random_state,
         n_jobs=n_jobs,
     )
