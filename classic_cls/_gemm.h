@@ -33,9 +33,10 @@ class Panels {
   std::vector<simd::Vec<float>> data_;
 };
 
-// For each of R rows: result(r, left, right), the dot products with the panel's columns, plus `left` and `right`.
+// For each of R rows, `stride` apart: result(r, left, right), the dot products with the panel's columns, plus `left`
+// and `right`.
 template <int R, class Result>
-inline void step(const float* rows, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
+inline void step(const float* rows, long stride, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
                  simd::Vec<float> right, Result&& result) {
   using V = simd::Vec<float>;
   V a[R], b[R];
@@ -44,7 +45,7 @@ inline void step(const float* rows, long depth, const simd::Vec<float>* panel, s
     const V c = panel[2 * i], d = panel[2 * i + 1];
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-      const V x = simd::splat<V>(rows[r * depth + i]);
+      const V x = simd::splat<V>(rows[r * stride + i]);
       a[r] = simd::fma(x, c, a[r]);
       b[r] = simd::fma(x, d, b[r]);
     }
@@ -52,5 +53,30 @@ inline void step(const float* rows, long depth, const simd::Vec<float>* panel, s
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) result(r, a[r], b[r]);
 }
+
+using Lanes = simd::VecOf<int32_t, simd::kBytes>::type;
+
+inline Lanes lane_numbers() {
+  Lanes lane;
+  for (int i = 0; i < simd::kLanes<float>; ++i) lane[i] = i;
+  return lane;
+}
+
+// The largest result of a row so far, in each lane, and its column; of equal ones, the first.
+struct Best {
+  simd::Vec<float> score = simd::splat<simd::Vec<float>>(-INFINITY);
+  Lanes column = lane_numbers();
+  void offer(simd::Vec<float> candidate, Lanes columns) {
+    const auto better = candidate > score;
+    score = better ? candidate : score;
+    column = better ? columns : column;
+  }
+  int32_t winner() const {
+    int best = 0;
+    for (int i = 1; i < simd::kLanes<float>; ++i)
+      if (score[i] > score[best] || (score[i] == score[best] && column[i] < column[best])) best = i;
+    return column[best];
+  }
+};
 
 }  // namespace gemm
