@@ -34,14 +34,15 @@ class Panels {
 };
 
 // For each of R rows, `stride` apart: result(r, left, right), the dot products with the panel's columns, plus `left`
-// and `right`.
-template <int R, class Result>
+// and `right`. Calls meanwhile(0) to meanwhile(2 R - 1) on the way: slow instructions, such as square roots, hide
+// behind the products there.
+template <int R, class Result, class Meanwhile>
 inline void step(const float* rows, long stride, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
-                 simd::Vec<float> right, Result&& result) {
+                 simd::Vec<float> right, Result&& result, Meanwhile&& meanwhile) {
   using V = simd::Vec<float>;
   V a[R], b[R];
   for (int r = 0; r < R; ++r) a[r] = left, b[r] = right;
-  for (long i = 0; i < depth; ++i) {
+  const auto add_products = [&](long i) {
     const V c = panel[2 * i], d = panel[2 * i + 1];
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
@@ -49,9 +50,19 @@ inline void step(const float* rows, long stride, long depth, const simd::Vec<flo
       a[r] = simd::fma(x, c, a[r]);
       b[r] = simd::fma(x, d, b[r]);
     }
-  }
+  };
+  const int n_shared = int(depth < 2 * R ? depth : 2 * R);
+  for (int i = 0; i < n_shared; ++i) add_products(i), meanwhile(i);
+  for (int i = n_shared; i < 2 * R; ++i) meanwhile(i);
+  for (long i = n_shared; i < depth; ++i) add_products(i);
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) result(r, a[r], b[r]);
+}
+
+template <int R, class Result>
+inline void step(const float* rows, long stride, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
+                 simd::Vec<float> right, Result&& result) {
+  step<R>(rows, stride, depth, panel, left, right, result, [](int) {});
 }
 
 using Lanes = simd::VecOf<int32_t, simd::kBytes>::type;

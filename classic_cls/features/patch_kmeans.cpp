@@ -68,7 +68,8 @@ class Band {
   }
   void copy_patch(long patch_col, float* to) const {
     const float* from = pixels_.data() + patch_col * g_.step * g_.channels;
-    for (long r = 0; r < g_.patch_rows; ++r) std::copy_n(from + r * g_.width * g_.channels, g_.run(), to + r * g_.run());
+    for (long r = 0; r < g_.patch_rows; ++r, from += g_.width * g_.channels, to += g_.run())
+      std::copy_n(from, g_.run(), to);
   }
 
  private:
@@ -204,36 +205,47 @@ class Encoder {
   V lengths_[kBlock], totals_[kBlock];
 
   // Rows of a product come in whole steps: what lies behind the last patch is multiplied in vain.
-  template <class Result>
-  void multiply(const Factor& factor, long panel, long from, Result&& result) const {
+  template <class Result, class Meanwhile>
+  void multiply(const Factor& factor, long panel, long from, Result&& result, Meanwhile&& meanwhile) const {
     const float* patches = reinterpret_cast<const float*>(patches_.data());
     for (long r = 0; r < size_; r += gemm::kRows)
-      gemm::step<gemm::kRows>(patches + r * stride_ + from, stride_, depth_ - from, factor.panels[panel] + 2 * from,
-                              factor.offsets[2 * panel], factor.offsets[2 * panel + 1],
-                              [&](int i, V a, V b) { result(r + i, a, b); });
+      gemm::step<gemm::kRows>(
+          patches + r * stride_ + from, stride_, depth_ - from, factor.panels[panel] + 2 * from,
+          factor.offsets[2 * panel], factor.offsets[2 * panel + 1], [&](int i, V a, V b) { result(r + i, a, b); },
+          meanwhile);
   }
 
   // The squared length of each whitened patch. Row i of `whitening` starts with i zeros.
   void measure() {
     std::fill_n(lengths_, kBlock, V{});
     for (long p = 0; p < whitening_.panels.count(); ++p)
-      multiply(whitening_, p, p * gemm::kColumns,
-               [&](long r, V a, V b) { lengths_[r] = simd::fma(a, a, simd::fma(b, b, lengths_[r])); });
+      multiply(
+          whitening_, p, p * gemm::kColumns,
+          [&](long r, V a, V b) { lengths_[r] = simd::fma(a, a, simd::fma(b, b, lengths_[r])); }, [](int) {});
     for (V& length : lengths_) length = simd::splat<V>(simd::sum(length));
   }
 
+  // Each step leaves products behind, which the next turns into distances.
   void respond() {
     std::fill_n(totals_, kBlock, V{});
+    V* products = nullptr;
+    long row = 0;
+    const auto finish = [&](int i) {
+      if (A != Activation::Triangle || !products) return;
+      products[i] = distance(products[i], lengths_[row + i / 2]);
+      totals_[row + i / 2] += products[i];
+    };
     for (long p = 0; p < dictionary_.panels.count(); ++p) {
       V* to = responses_.data() + p * 2 * kBlock;
-      multiply(dictionary_, p, 0, [&](long r, V a, V b) {
-        if constexpr (A == Activation::Triangle) {
-          a = distance(a, lengths_[r]), b = distance(b, lengths_[r]);
-          totals_[r] += a + b;
-        }
-        to[2 * r] = a, to[2 * r + 1] = b;
-      });
+      multiply(
+          dictionary_, p, 0,
+          [&](long r, V a, V b) {
+            to[2 * r] = a, to[2 * r + 1] = b;
+            if (r % gemm::kRows == 0) products = to + 2 * r, row = r;
+          },
+          finish);
     }
+    for (int i = 0; i < 2 * gemm::kRows; ++i) finish(i);
   }
   static V distance(V product, V length) {
     return simd::sqrt(simd::max(simd::fma(product, simd::splat<V>(-2.f), length), V{}));

@@ -279,7 +279,7 @@ class _Layout:
         for height, width in sizes:
             if height < need[0] or width < need[1]:
                 raise ValueError(
-                    f"An image is {height} x {width} pixels, and patches of {self.patch_size} pixels {self.step} apart, "
+                    f"An image is {height} x {width} pixels; patches of {self.patch_size} pixels, {self.step} apart, "
                     f"one for every cell of the grid, need at least {need[0]} x {need[1]}. Choose smaller patches, "
                     "enlarge the images with Resize(size), or give image_shape where X holds flat rows."
                 )
