@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.dense_sift": ["DenseSIFT", "dense_sift"],
         "features.hog": ["HOG", "hog"],
         "features.keypoint_sift": ["KeypointSIFT", "keypoint_sift"],
+        "features.patch_kmeans": ["PatchKMeans", "patch_features"],
         "features.resize": ["Resize", "resize"],
         "pipelines": [
             "PIPELINES",

@@ -33,24 +33,61 @@ class Panels {
   std::vector<simd::Vec<float>> data_;
 };
 
-// For each of R rows: result(r, left, right), the dot products with the panel's columns, plus `left` and `right`.
-template <int R, class Result>
-inline void step(const float* rows, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
-                 simd::Vec<float> right, Result&& result) {
+// For each of R rows, `stride` apart: result(r, left, right), the dot products with the panel's columns, plus `left`
+// and `right`. Calls meanwhile(0) to meanwhile(2 R - 1) on the way: slow instructions, such as square roots, hide
+// behind the products there.
+template <int R, class Result, class Meanwhile>
+inline void step(const float* rows, long stride, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
+                 simd::Vec<float> right, Result&& result, Meanwhile&& meanwhile) {
   using V = simd::Vec<float>;
   V a[R], b[R];
   for (int r = 0; r < R; ++r) a[r] = left, b[r] = right;
-  for (long i = 0; i < depth; ++i) {
+  const auto add_products = [&](long i) {
     const V c = panel[2 * i], d = panel[2 * i + 1];
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-      const V x = simd::splat<V>(rows[r * depth + i]);
+      const V x = simd::splat<V>(rows[r * stride + i]);
       a[r] = simd::fma(x, c, a[r]);
       b[r] = simd::fma(x, d, b[r]);
     }
-  }
+  };
+  const int n_shared = int(depth < 2 * R ? depth : 2 * R);
+  for (int i = 0; i < n_shared; ++i) add_products(i), meanwhile(i);
+  for (int i = n_shared; i < 2 * R; ++i) meanwhile(i);
+  for (long i = n_shared; i < depth; ++i) add_products(i);
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) result(r, a[r], b[r]);
 }
+
+template <int R, class Result>
+inline void step(const float* rows, long stride, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
+                 simd::Vec<float> right, Result&& result) {
+  step<R>(rows, stride, depth, panel, left, right, result, [](int) {});
+}
+
+using Lanes = simd::VecOf<int32_t, simd::kBytes>::type;
+
+inline Lanes lane_numbers() {
+  Lanes lane;
+  for (int i = 0; i < simd::kLanes<float>; ++i) lane[i] = i;
+  return lane;
+}
+
+// The largest result of a row so far, in each lane, and its column; of equal ones, the first.
+struct Best {
+  simd::Vec<float> score = simd::splat<simd::Vec<float>>(-INFINITY);
+  Lanes column = lane_numbers();
+  void offer(simd::Vec<float> candidate, Lanes columns) {
+    const auto better = candidate > score;
+    score = better ? candidate : score;
+    column = better ? columns : column;
+  }
+  int32_t winner() const {
+    int best = 0;
+    for (int i = 1; i < simd::kLanes<float>; ++i)
+      if (score[i] > score[best] || (score[i] == score[best] && column[i] < column[best])) best = i;
+    return column[best];
+  }
+};
 
 }  // namespace gemm

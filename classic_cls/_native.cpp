@@ -9,6 +9,7 @@ void bind_bag_of_words(nb::module_&);
 void bind_color_histogram(nb::module_&);
 void bind_dense_sift(nb::module_&);
 void bind_hog(nb::module_&);
+void bind_patch_kmeans(nb::module_&);
 
 // The bodies besides the baseline that this CPU can run, slowest first.
 static std::vector<std::string> supported_bodies() {
@@ -32,4 +33,5 @@ NB_MODULE(CLASSIC_CLS_MODULE, m) {
   bind_color_histogram(m);
   bind_dense_sift(m);
   bind_hog(m);
+  bind_patch_kmeans(m);
 }

@@ -190,3 +190,41 @@ def _unit_descriptor(v, root):
         return v
     v = np.minimum(v / np.linalg.norm(v), 0.2)
     return np.sqrt(v / v.sum()) if root else v / np.linalg.norm(v)
+
+
+# --- Learned patches --------------------------------------------------------------------------------------------------
+
+
+def patch_features(image, mean, whitening, dictionary, patch_size, step, grids, activation, alpha):
+    """Features of one image (height, width, channels) in [0, 1] from its patches' responses to a dictionary."""
+    rows, cols = patch_size
+    tops, lefts = (range(0, n - k + 1, step) for n, k in zip(image.shape[:2], patch_size, strict=True))
+    patches = [[image[y : y + rows, x : x + cols].ravel() for x in lefts] for y in tops]
+    responses = np.array(
+        [
+            [_respond(_even(p - p.mean()) - mean, whitening, dictionary, activation, alpha) for p in row]
+            for row in patches
+        ]
+    )
+    means = []
+    for down, across in grids:
+        for i, j in np.ndindex(down, across):
+            top, bottom = i * len(tops) // down, (i + 1) * len(tops) // down
+            left, right = j * len(lefts) // across, (j + 1) * len(lefts) // across
+            means.append(responses[top:bottom, left:right].mean((0, 1)))
+    return np.concatenate(means)
+
+
+def _even(centered_patch):
+    return centered_patch / np.sqrt((centered_patch**2).mean() + 10 / 255**2)
+
+
+def _respond(patch, whitening, dictionary, activation, alpha):
+    whitened = patch @ whitening
+    if activation == "soft_threshold":
+        product = dictionary @ whitened
+        return np.maximum(0, np.concatenate([product, -product]) - alpha)
+    distances = np.linalg.norm(dictionary - whitened, axis=1)
+    if activation == "triangle":
+        return np.maximum(0, distances.mean() - distances)
+    return np.eye(len(dictionary))[distances.argmin()]

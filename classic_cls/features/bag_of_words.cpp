@@ -15,27 +15,8 @@ using simd::Vec;
 
 namespace {
 
-using Lanes = simd::VecOf<int32_t, simd::kBytes>::type;
-
 // Rows that go through all panels together: their descriptors and one panel stay in the L1 cache.
 constexpr long kBlock = 2 * gemm::kRows;
-
-// The best word so far in each lane.
-struct Best {
-  Vec<float> score;
-  Lanes word;
-  void offer(Vec<float> candidate, Lanes words) {
-    const auto better = candidate > score;
-    score = better ? candidate : score;
-    word = better ? words : word;
-  }
-  int32_t winner() const {
-    int best = 0;
-    for (int i = 1; i < kLanes<float>; ++i)
-      if (score[i] > score[best] || (score[i] == score[best] && word[i] < word[best])) best = i;
-    return word[best];
-  }
-};
 
 // Minus half the squared length of each word; what fills up the last panel can't win.
 std::vector<Vec<float>> half_lengths(const float* words, long n_words, long n_dims, long n_panels) {
@@ -53,16 +34,15 @@ std::vector<Vec<float>> half_lengths(const float* words, long n_words, long n_di
 void assign_rows(const float* rows, long n_rows, const float* words, long n_words, long n_dims, int32_t* labels) {
   const gemm::Panels panels(words, n_words, n_dims);
   const auto bias = half_lengths(words, n_words, n_dims, panels.count());
-  Lanes lane;
-  for (int i = 0; i < kLanes<float>; ++i) lane[i] = i;
-  Best best[kBlock];
+  const gemm::Lanes lane = gemm::lane_numbers();
+  gemm::Best best[kBlock];
   for (long start = 0; start < n_rows; start += kBlock) {
     const long size = std::min(kBlock, n_rows - start);
-    std::fill_n(best, size, Best{simd::splat<Vec<float>>(-INFINITY), lane});
+    std::fill_n(best, size, gemm::Best{});
     for (long p = 0; p < panels.count(); ++p) {
-      const Lanes left = lane + int32_t(p * gemm::kColumns), right = left + kLanes<float>;
+      const gemm::Lanes left = lane + int32_t(p * gemm::kColumns), right = left + kLanes<float>;
       const auto step = [&](auto n, long r) {
-        gemm::step<n>(rows + (start + r) * n_dims, n_dims, panels[p], bias[2 * p], bias[2 * p + 1],
+        gemm::step<n>(rows + (start + r) * n_dims, n_dims, n_dims, panels[p], bias[2 * p], bias[2 * p + 1],
                       [&](int i, Vec<float> a, Vec<float> b) {
                         best[r + i].offer(a, left);
                         best[r + i].offer(b, right);

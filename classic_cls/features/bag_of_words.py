@@ -2,17 +2,15 @@
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy.sparse import csc_array
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _native
 from .._images import fit_images, for_batches, one_of, positive_int, transform_images
+from .._kmeans import kmeans, nearest
 from .dense_sift import DenseSIFT
 
 _NORMS = ("l1", "l2", "hellinger", None)
-_ITERATIONS = 10  # of k-means; classifiers gain nothing from the last per cent of inertia
 _PER_IMAGE = 32  # descriptors drawn from one image, at least: fewer would mostly describe pixels in vain
 
 
@@ -188,7 +186,7 @@ def assign_words(descriptors, vocabulary):
         )
     if len(vocabulary) == 0:
         raise ValueError("The vocabulary has no words.")
-    return _assign(descriptors, vocabulary)
+    return nearest(descriptors, vocabulary)
 
 
 def images_per_batch(images, pixels=1 << 17):
@@ -232,42 +230,13 @@ def _draw(descriptors, quota, seed):
 
 
 def learn_vocabulary(descriptors, n_words, rng, n_jobs=None):
-    """Return the k-means centres of `descriptors`, float32 of shape (n_words, n_dims).
-
-    Lloyd's algorithm from random descriptors, with the kernel that also assigns words: faster than scikit-learn's, and
-    the same bytes whatever `n_jobs`. k-means++ would take longer than the rest and lower the inertia by less than 1 %.
-    """
+    """Return the k-means centres of `descriptors`, float32 of shape (n_words, n_dims)."""
     if len(descriptors) < n_words:
         raise ValueError(
             f"n_words={n_words}, but the images gave only {len(descriptors)} descriptors to learn from. "
             "Ask for fewer words, sample more densely, or give more or larger images."
         )
-    centers = descriptors[rng.choice(len(descriptors), n_words, replace=False)]
-    words = None
-    for _ in range(_ITERATIONS):
-        before, words = words, _assign(descriptors, centers, n_jobs)
-        if before is not None and np.array_equal(words, before):
-            break
-        centers = _means(descriptors, words, centers)
-    return centers
-
-
-def _assign(descriptors, vocabulary, n_jobs=None):
-    words = np.empty(len(descriptors), np.int32)
-
-    def assign(part, out):
-        _native.kernels.assign(part, vocabulary, out)
-
-    return for_batches(assign, descriptors, words, n_jobs=n_jobs, batch_size=8192)
-
-
-def _means(descriptors, words, centers):
-    """Return the mean descriptor of each word; a word without descriptors stays where it is."""
-    counts = np.bincount(words, minlength=len(centers))
-    ones, edges = np.ones(len(words), np.float32), np.arange(len(words) + 1)
-    owners = csc_array((ones, words, edges), (len(centers), len(words)))
-    sums = owners @ descriptors
-    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers).astype(np.float32)
+    return kmeans(descriptors, n_words, rng, n_jobs)
 
 
 def _n_cells(levels):

@@ -1,0 +1,62 @@
+"""K-means with the kernel that assigns words: several times as fast as scikit-learn's, the same whatever `n_jobs`."""
+
+import numpy as np
+from scipy.sparse import csc_array
+from sklearn.preprocessing import normalize
+
+from . import _native
+from ._images import for_batches
+
+_ITERATIONS = 10  # of Lloyd's algorithm; classifiers gain nothing from the last per cent of inertia
+_SPHERICAL_ITERATIONS = 10  # as in the paper
+
+
+def nearest(points, centers, n_jobs=None):
+    """Return the index of the nearest center of each point, int32; of centers equally near, the first."""
+    labels = np.empty(len(points), np.int32)
+
+    def assign(part, out):
+        _native.kernels.assign(part, centers, out)
+
+    return for_batches(assign, points, labels, n_jobs=n_jobs, batch_size=8192)
+
+
+def kmeans(points, n_clusters, rng, n_jobs=None):
+    """Return the k-means centers of `points`, float32 of shape (n_clusters, n_dims).
+
+    Lloyd's algorithm from random points: k-means++ would take longer than the rest and lower the inertia by less than
+    1 %. A center without points stays where it is.
+    """
+    centers = points[rng.choice(len(points), n_clusters, replace=False)]
+    labels = None
+    for _ in range(_ITERATIONS):
+        before, labels = labels, nearest(points, centers, n_jobs)
+        if before is not None and np.array_equal(labels, before):
+            break
+        counts = np.bincount(labels, minlength=n_clusters)[:, None]
+        sums = _sums(points, labels, n_clusters)
+        centers = np.where(counts > 0, sums / np.maximum(counts, 1), centers).astype(np.float32)
+    return centers
+
+
+def spherical_kmeans(points, n_clusters, rng, n_jobs=None):
+    """Return centers of length 1, up to whose sign the points are clustered, float32 of shape (n_clusters, n_dims).
+
+    Each point is described by the one center with the largest absolute dot product; a center moves to the sum of its
+    points, so weighted, and itself (A. Coates and A. Y. Ng, "Learning feature representations with k-means", 2012).
+    """
+    centers = normalize(points[rng.choice(len(points), n_clusters, replace=False)])
+    for _ in range(_SPHERICAL_ITERATIONS):
+        both = np.concatenate([centers, -centers])
+        labels = nearest(points, both, n_jobs)
+        weights = np.einsum("ij,ij->i", points, both[labels])
+        sums = _sums(points, labels, len(both), weights)
+        centers = normalize(centers + sums[:n_clusters] - sums[n_clusters:])
+    return centers
+
+
+def _sums(points, labels, n_clusters, weights=None):
+    """Return the (weighted) sum of the points of each cluster."""
+    values = np.ones(len(labels), np.float32) if weights is None else weights
+    owners = csc_array((values, labels, np.arange(len(labels) + 1)), (n_clusters, len(labels)))
+    return owners @ points
