@@ -25,5 +25,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "make_hog_svm",
             "make_kmeans_clusters",
         ],
+        "svm": ["LinearSVC"],
     },
 )
