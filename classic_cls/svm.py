@@ -79,7 +79,8 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
     so the Hessian of all samples, one matrix for all classes, is a preconditioner that leaves a dozen steps; from zero,
     the first step lands on the ridge regression. Where classes are still open after a while, each gets the Hessian of
     its own active samples, which makes the steps Newton's. With fewer samples than features all of this happens on the
-    kernel matrix ``X @ X.T``. X is read in its own precision, float32 or float64; sums over it are kept in float64.
+    kernel matrix ``X @ X.T``. X is read in its own precision, float32 or float64, and for classes that stay open in
+    float64, a few rows at a time.
 
     Beside X, ``fit`` needs two to three matrices of `n_features` (or n, if that is less) rows and columns, and one more
     per class where classes stay open and these take no more than 1 GiB.
@@ -282,25 +283,34 @@ class _FeatureSpace:
     def __init__(self, X):
         self.X, self.xp = X, array_namespace(X)
         self.size = X.shape[1] + 1
-        self.rounding = (4 * float(self.xp.finfo(X.dtype).eps)) ** 2 * self._sum_of_squares()
+        self.square_sum = sum(float(self.xp.sum(X[chunk, :] ** 2)) for chunk in _chunks(X.shape[0]))
+        self._work_in(X.dtype, [slice(0, X.shape[0])])
+
+    def sharpen(self):
+        """Compute products with X in float64 from here on, a chunk at a time."""
+        self._work_in(self.xp.float64, _chunks(self.X.shape[0]))
+
+    def _work_in(self, dtype, chunks):
+        self.dtype, self.chunks = dtype, chunks
+        self.rounding = (4 * float(self.xp.finfo(dtype).eps)) ** 2 * self.square_sum
 
     def doubles(self, a):
         return _beside(self.X, a, self.xp.float64)
 
     def scores(self, weights):
         """Return the hyperplanes' values at all samples, (n, n_problems) float64."""
-        return self._product(self.X, weights[:-1, :]) + weights[-1:, :]
+        a = self.xp.astype(weights[:-1, :], self.dtype)
+        products = self.xp.concat([self._rows(chunk) @ a for chunk in self.chunks])
+        return self.xp.astype(products, self.xp.float64) + weights[-1:, :]
 
     def gradient(self, weights, residuals):
         """Return ``weights - X.T @ residuals``."""
-        sums = self.xp.sum(residuals, axis=0, keepdims=True)
-        return weights - self.xp.concat([self._product(self.X.T, residuals), sums])
+        a = self.xp.astype(residuals, self.dtype)
+        product = sum(self.xp.astype(self._rows(chunk).T @ a[chunk, :], self.xp.float64) for chunk in self.chunks)
+        return weights - self.xp.concat([product, self.xp.sum(residuals, axis=0, keepdims=True)])
 
-    def _product(self, X, a):
-        return self.xp.astype(X @ self.xp.astype(a, X.dtype), self.xp.float64)
-
-    def _sum_of_squares(self):
-        return sum(float(self.xp.sum(self.X[chunk, :] ** 2)) for chunk in _chunks(self.X.shape[0]))
+    def _rows(self, chunk):
+        return self.xp.astype(self.X[chunk, :], self.dtype, copy=False)
 
     def inner(self, a, b, scores_of_b):
         return self.xp.sum(a * b, axis=0)
@@ -313,7 +323,7 @@ class _FeatureSpace:
 
         The matrix is scaled to a unit diagonal, to which the size of its rounding is added: then float32 is enough.
         """
-        xp, dtype = self.xp, self.X.dtype
+        xp, dtype = self.xp, self.dtype
         hessian = self._hessian(curvature)
         scale = 1 / xp.sqrt(xp.linalg.diagonal(hessian) if hessian.ndim == 2 else hessian)
         if hessian.ndim == 1:
@@ -325,10 +335,10 @@ class _FeatureSpace:
     def _hessian(self, curvature):
         xp, X = self.xp, self.X
         full = self.size <= _LARGEST_MATRIX
-        total = 1 if not full else xp.eye(self.size, dtype=X.dtype, device=device(X))
-        root = xp.astype(xp.sqrt(curvature), X.dtype)[:, None]
+        total = 1 if not full else xp.eye(self.size, dtype=self.dtype, device=device(X))
+        root = xp.astype(xp.sqrt(curvature), self.dtype)[:, None]
         for chunk in _chunks(X.shape[0]):
-            rows = xp.concat([X[chunk, :] * root[chunk, :], root[chunk, :]], axis=1)
+            rows = xp.concat([self._rows(chunk) * root[chunk, :], root[chunk, :]], axis=1)
             total = total + (rows.T @ rows if full else xp.sum(rows * rows, axis=0))
         return total
 
@@ -351,6 +361,9 @@ class _SampleSpace:
             self.kernel += columns @ columns.T
         eps = float(self.xp.finfo(self.xp.float64).eps)
         self.rounding = (4 * eps) ** 2 * float(self.xp.sum(self.xp.linalg.diagonal(self.kernel)))
+
+    def sharpen(self):
+        """Nothing to do: all products are float64."""
 
     def doubles(self, a):
         return _beside(self.X, a, self.xp.float64)
@@ -452,7 +465,9 @@ class _Descent:
         return self.steps >= self.patience
 
     def look_around(self):
-        """Precondition each problem with the Hessian of its own active samples from here on."""
+        """Precondition each problem with the Hessian of its own active samples from here on, and in float64."""
+        self.space.sharpen()
+        self.scores = self.space.scores(self.point)
         curvature = self.xp.where(self._hinge() > 0, 2 * self.costs, 0.0)
         problems = range(len(self.open))
         self.inverse = self.xp.stack([self.space.inverse_hessian(curvature[:, k]) for k in problems])
