@@ -46,8 +46,8 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
     C : float, default=1.0
         Weight of the loss against the regularisation; positive.
     tol : float, default=1e-4
-        A class is done once its duality gap, which is more than its objective can still fall, is below `tol` times the
-        objective; or below what rounding X's products leaves of it, while a step promises a hundredth of that.
+        A class is done once its duality gap, which its objective cannot fall by more than, is below `tol` times the
+        objective; or, where Newton steps are under way, below 100 `tol` while the next one promises a tenth of `tol`.
     class_weight : dict or "balanced", default=None
         Factor on C for each class label; labels not in the dict have 1. "balanced" is ``n / (n_classes * count)``.
         With more than two classes a class's factor applies to its own samples in its own problem, as in LIBLINEAR.
@@ -333,12 +333,13 @@ class _FeatureSpace:
         return xp.linalg.inv(hessian) * scale * scale[:, None]
 
     def _hessian(self, curvature):
-        xp, X = self.xp, self.X
-        full = self.size <= _LARGEST_MATRIX
-        total = 1 if not full else xp.eye(self.size, dtype=self.dtype, device=device(X))
-        root = xp.astype(xp.sqrt(curvature), self.dtype)[:, None]
-        for chunk in _chunks(X.shape[0]):
-            rows = xp.concat([self._rows(chunk) * root[chunk, :], root[chunk, :]], axis=1)
+        xp, full = self.xp, self.size <= _LARGEST_MATRIX
+        total = xp.eye(self.size, dtype=self.dtype, device=device(self.X)) if full else 1
+        (active,) = xp.nonzero(curvature)
+        for chunk in _chunks(active.shape[0]):
+            root = xp.astype(xp.sqrt(xp.take(curvature, active[chunk])), self.dtype)[:, None]
+            rows = xp.astype(xp.take(self.X, active[chunk], axis=0), self.dtype, copy=False)
+            rows = xp.concat([rows * root, root], axis=1)
             total = total + (rows.T @ rows if full else xp.sum(rows * rows, axis=0))
         return total
 
@@ -429,8 +430,8 @@ class _Descent:
         self.inverse = space.inverse_hessian(2 * self.xp.mean(costs, axis=1))
         affordable = self.inverse.ndim == 2 and len(self.open) * space.size**2 <= _LARGEST_STACK
         # By then the steps have cost about as much as a Hessian for every problem will.
-        self.patience = max(10, space.size // 20) if affordable else np.inf
-        self.steps = 0
+        self.patience = max(10, space.size // 100) if affordable else np.inf
+        self.steps, self.looks = 0, 0
 
     def turn(self):
         """Find the gradient at `point` and the next direction."""
@@ -443,12 +444,16 @@ class _Descent:
         self.gradient, self.fall = gradient, self.space.inner(gradient, descent, along)
 
     def done(self, tol):
-        """Return where the optimum is reached, all but for `tol` times the objective or for rounding."""
-        small = tol * self.objective()
+        """Return where the duality gap proves the optimum, or where it is small and the Hessians promise nothing more.
+
+        A gap that is all rounding counts as small.
+        """
+        small, promise = tol * self.objective(), self.fall / 2
         residuals = 2 * self.costs * self._hinge()
         gap = self.space.square(self.gradient) / 2
         rounding = self.space.rounding * self.xp.sum(residuals**2, axis=0) / 2
-        return (gap <= small) | ((gap <= rounding) & (self.fall / 2 <= small / 100))
+        newton = (gap <= 100 * small) & (promise <= small / 10) & (self.looks > 0)
+        return (gap <= small) | newton | ((gap <= rounding) & (promise <= small / 100))
 
     def objective(self):
         loss = self.xp.sum(self.costs * self._hinge() ** 2, axis=0)
@@ -465,9 +470,11 @@ class _Descent:
         return self.steps >= self.patience
 
     def look_around(self):
-        """Precondition each problem with the Hessian of its own active samples from here on, and in float64."""
-        self.space.sharpen()
-        self.scores = self.space.scores(self.point)
+        """Precondition each problem with the Hessian of its own active samples; from the second time on in float64."""
+        self.looks += 1
+        if self.looks == 2:
+            self.space.sharpen()
+            self.scores = self.space.scores(self.point)
         curvature = self.xp.where(self._hinge() > 0, 2 * self.costs, 0.0)
         problems = range(len(self.open))
         self.inverse = self.xp.stack([self.space.inverse_hessian(curvature[:, k]) for k in problems])

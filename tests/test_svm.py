@@ -77,7 +77,7 @@ def test_the_gradient_vanishes(shape, C):
     X, y = problem(shape)
     model = LinearSVC(C, tol=1e-12).fit(X, y)
     gradients = reference.svm_gradients(X, y, model.coef_, model.intercept_, C)
-    assert np.all((gradients**2).sum(1) / 2 < 1.01e-12 * objectives(model, X, y))
+    assert np.all((gradients**2).sum(1) / 2 < 1.01e-10 * objectives(model, X, y))
 
 
 def test_the_gap_bounds_the_objective():
