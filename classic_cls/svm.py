@@ -479,7 +479,7 @@ class _Descent:
         problems = range(len(self.open))
         self.inverse = self.xp.stack([self.space.inverse_hessian(curvature[:, k]) for k in problems])
         self.direction, self.along = 0 * self.direction, 0 * self.along
-        self.steps, self.patience = 0, max(1, self.space.size // 100)
+        self.steps, self.patience = 0, max(1, self.space.size // 50)
 
     def release(self, done):
         """Set aside the problems that are done."""
