@@ -29,5 +29,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plots.color_histogram": ["ColorHistogramDisplay"],
         "plots.hog": ["HOGDisplay"],
         "plots.visual_words": ["VisualWordsDisplay"],
+        "svm": ["LinearSVC"],
     },
 )

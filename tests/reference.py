@@ -228,3 +228,34 @@ def _respond(patch, whitening, dictionary, activation, alpha):
     if activation == "triangle":
         return np.maximum(0, distances.mean() - distances)
     return np.eye(len(dictionary))[distances.argmin()]
+
+
+# --- Linear SVM -------------------------------------------------------------------------------------------------------
+
+
+def svm_objectives(X, y, coef, intercept, C, class_weight=None, sample_weight=None):
+    """Objective of each one-against-rest problem of a linear SVM with squared hinge loss."""
+    X, classes = X.astype(float), np.unique(y)
+    sample_weight = np.ones(len(y)) if sample_weight is None else sample_weight
+    if class_weight == "balanced":
+        class_weight = {c: sample_weight.sum() / len(classes) / sample_weight[y == c].sum() for c in classes}
+    factor = np.array([(class_weight or {}).get(c, 1.0) for c in classes])
+    objectives = []
+    for k, (w, b) in enumerate(zip(coef, intercept, strict=True)):
+        own = y == (classes[1] if len(classes) == 2 else classes[k])
+        others = factor[0] if len(classes) == 2 else 1.0
+        costs = C * sample_weight * np.where(own, factor[1] if len(classes) == 2 else factor[k], others)
+        loss = sum(c * max(0, 1 - (1 if o else -1) * (w @ x + b)) ** 2 for c, o, x in zip(costs, own, X, strict=True))
+        objectives.append(0.5 * (w @ w + b * b) + loss)
+    return np.array(objectives)
+
+
+def svm_gradients(X, y, coef, intercept, C):
+    """Gradient of each objective of three or more classes by the features' weights and the intercept."""
+    gradients = []
+    for label, w, b in zip(np.unique(y), coef, intercept, strict=True):
+        gradient = np.append(w, b)
+        for x, sign in zip(X.astype(float), np.where(y == label, 1, -1), strict=True):
+            gradient -= 2 * C * sign * max(0, 1 - sign * (w @ x + b)) * np.append(x, 1)
+        gradients.append(gradient)
+    return np.array(gradients)

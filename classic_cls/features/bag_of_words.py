@@ -31,7 +31,7 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         Level l counts words in 2^l x 2^l cells; 1 is the image as a whole, 3 adds 2 x 2 and 4 x 4 cells.
     norm : {"l1", "l2", "hellinger", None}, default="hellinger"
         How an image's counts are scaled: to sum 1, to length 1, to sum 1 and square root taken, or not at all.
-    samples_per_word : int, default=100
+    samples_per_word : int, default=64
         Descriptors drawn for learning, per word.
     random_state : int, RandomState or None, default=None
         Draws the sample and starts k-means.
@@ -73,7 +73,7 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         pyramid_levels=1,
         norm="hellinger",
         *,
-        samples_per_word=100,
+        samples_per_word=64,
         random_state=None,
         image_shape=None,
         n_jobs=None,
