@@ -96,6 +96,14 @@ def test_same_seed_same_vocabulary_other_seed_another():
     assert not np.array_equal(a, c)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_images_without_keypoints_do_not_end_the_sampling(seed):
+    blank = np.full((19, 64, 64, 3), 99, np.uint8)
+    images = np.concatenate([blank, crops(1, 64, 64)])
+    bag = BagOfVisualWords(KeypointSIFT(), n_words=3, samples_per_word=4, random_state=seed).fit(images)
+    assert bag.vocabulary_.shape == (3, 128)
+
+
 def test_too_few_descriptors_are_refused():
     with pytest.raises(ValueError, match="n_words=5000, but the images gave only 98 descriptors"):
         BagOfVisualWords(n_words=5000).fit(crops(2, 40, 40))
