@@ -14,10 +14,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.bag_of_words": ["BagOfVisualWords", "assign_words"],
         "features.color_histogram": ["ColorHistogram", "color_histogram"],
         "features.dense_sift": ["DenseSIFT", "dense_sift"],
+        "features.flip_average": ["FlipAverage"],
         "features.hog": ["HOG", "hog"],
         "features.keypoint_sift": ["KeypointSIFT", "keypoint_sift"],
         "features.patch_kmeans": ["PatchKMeans", "patch_features"],
         "features.resize": ["Resize", "resize"],
+        "kernel_map": ["RBFNystroem"],
         "pipelines": [
             "PIPELINES",
             "make_bovw_svm",
@@ -29,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plots.color_histogram": ["ColorHistogramDisplay"],
         "plots.hog": ["HOGDisplay"],
         "plots.visual_words": ["VisualWordsDisplay"],
+        "ridge": ["RidgeLOOClassifier"],
         "svm": ["LinearSVC"],
     },
 )
