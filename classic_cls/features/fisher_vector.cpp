@@ -1,0 +1,186 @@
+// How the descriptors of a cell would move the means and variances of a Gaussian mixture.
+//
+// The log density of a descriptor x under a component is a product of (x, x^2) with (mean, -1/2) / variance, plus an
+// offset: one matrix product for all components. Nearly all posteriors are negligible, so that what is summed, the
+// descriptor's deviation from the mean in standard deviations, is found only for the few that are not.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <algorithm>
+
+#include "_gemm.h"
+
+namespace nb = nanobind;
+using gemm::kBlock;
+using gemm::kColumns;
+using simd::kLanes;
+using V = simd::Vec<float>;
+
+namespace {
+
+constexpr float kNegligible = 1e-8f;  // a posterior; what it would add stays below the features' rounding
+
+// Where the components lie on average. Far from there x^2 and what is subtracted from it would be large and nearly equal.
+std::vector<float> find_center(const float* weights, const float* means, long n_components, long n_dims) {
+  std::vector<float> center(n_dims);
+  double total = 0;
+  for (long k = 0; k < n_components; ++k) total += weights[k];
+  for (long i = 0; i < n_dims; ++i) {
+    double sum = 0;
+    for (long k = 0; k < n_components; ++k) sum += double(weights[k]) * means[k * n_dims + i];
+    center[i] = float(sum / total);
+  }
+  return center;
+}
+
+class Mixture {
+ public:
+  Mixture(const float* weights, const float* means, const float* variances, long n_components, long n_dims)
+      : n_components_(n_components), n_dims_(n_dims), center_(find_center(weights, means, n_components, n_dims)),
+        means_(means, means + n_components * n_dims), scales_(n_components * n_dims),
+        panels_(factors(variances).data(), n_components, 2 * n_dims) {
+    set_offsets(weights, variances);
+  }
+  long n_components() const { return n_components_; }
+  long n_dims() const { return n_dims_; }
+  long padded() const { return panels_.count() * kColumns; }
+
+  // Writes the descriptor, about the mixture's center, and its squares: what densities() multiplies.
+  void prepare(const float* descriptor, float* to) const {
+    for (long i = 0; i < n_dims_; ++i) {
+      to[i] = descriptor[i] - center_[i];
+      to[n_dims_ + i] = to[i] * to[i];
+    }
+  }
+  // The log densities, but for a constant, of kBlock prepared descriptors; -infinity behind the last component.
+  void densities(const float* prepared, float* out) const {
+    for (long p = 0; p < panels_.count(); ++p)
+      gemm::multiply(prepared, kBlock, 2 * n_dims_, 2 * n_dims_, panels_[p], offsets_[2 * p], offsets_[2 * p + 1],
+                     [&](long r, V a, V b) {
+                       simd::store(out + r * padded() + p * kColumns, a);
+                       simd::store(out + r * padded() + p * kColumns + kLanes<float>, b);
+                     });
+  }
+  // Adds posterior * z and posterior * (z^2 - 1), z the deviation from component k in standard deviations.
+  void add(const float* prepared, long k, float posterior, float* first, float* second) const {
+    const float *mean = &means_[k * n_dims_], *scale = &scales_[k * n_dims_];
+    long i = 0;
+    for (const V g = simd::splat<V>(posterior); i + kLanes<float> <= n_dims_; i += kLanes<float>) {
+      const V z = (simd::load(prepared + i) - simd::load(mean + i)) * simd::load(scale + i);
+      simd::store(first + i, simd::fma(g, z, simd::load(first + i)));
+      simd::store(second + i, simd::fma(g, simd::fma(z, z, simd::splat<V>(-1.f)), simd::load(second + i)));
+    }
+    for (; i < n_dims_; ++i) {
+      const float z = (prepared[i] - mean[i]) * scale[i];
+      first[i] += posterior * z;
+      second[i] += posterior * (z * z - 1);
+    }
+  }
+
+ private:
+  long n_components_, n_dims_;
+  std::vector<float> center_, means_, scales_;  // means_ are about the center
+  gemm::Panels panels_;
+  std::vector<V> offsets_;
+
+  // Also moves the means to the center and finds the scales.
+  std::vector<float> factors(const float* variances) {
+    std::vector<float> factors(2 * means_.size());
+    for (long k = 0, j = 0; k < n_components_; ++k)
+      for (long i = 0; i < n_dims_; ++i, ++j) {
+        means_[j] -= center_[i];
+        scales_[j] = float(1 / std::sqrt(double(variances[j])));
+        factors[2 * k * n_dims_ + i] = float(double(means_[j]) / variances[j]);
+        factors[(2 * k + 1) * n_dims_ + i] = float(-0.5 / variances[j]);
+      }
+    return factors;
+  }
+  void set_offsets(const float* weights, const float* variances) {
+    offsets_.resize(2 * panels_.count());
+    float* to = reinterpret_cast<float*>(offsets_.data());
+    std::fill_n(to, padded(), -INFINITY);
+    for (long k = 0; k < n_components_; ++k) {
+      double offset = std::log(double(weights[k]));
+      for (long j = k * n_dims_; j < (k + 1) * n_dims_; ++j)
+        offset -= 0.5 * (std::log(double(variances[j])) + double(means_[j]) * means_[j] / variances[j]);
+      to[k] = float(offset);
+    }
+  }
+};
+
+// Turns a descriptor's log densities into what is proportional to its posteriors, and returns their sum.
+float exponentiate(float* densities, long n) {
+  V most = simd::load(densities), sum{};
+  for (long k = kLanes<float>; k < n; k += kLanes<float>) most = simd::max(most, simd::load(densities + k));
+  float largest = most[0];
+  for (int i = 1; i < kLanes<float>; ++i) largest = std::max(largest, most[i]);
+  for (long k = 0; k < n; k += kLanes<float>) {
+    const V e = simd::exp(simd::load(densities + k) - simd::splat<V>(largest));
+    simd::store(densities + k, e);
+    sum += e;
+  }
+  return simd::sum(sum);
+}
+
+// Calls found(k, posterior) for the components that a descriptor may belong to.
+template <class Found>
+void for_posteriors(float* densities, long n, Found&& found) {
+  const float sum = exponentiate(densities, n);
+  const V least = simd::splat<V>(kNegligible * sum);
+  for (long start = 0; start < n; start += kLanes<float>)
+    for (unsigned left = simd::bits(simd::load(densities + start) > least); left; left &= left - 1) {
+      const long k = start + __builtin_ctz(left);
+      found(k, densities[k] / sum);
+    }
+}
+
+void add_descriptors(const float* descriptors, long n, const int64_t* cells, const Mixture& mixture, float* counts,
+                     float* sums) {
+  const long n_dims = mixture.n_dims(), n_components = mixture.n_components(), half = n_components * n_dims;
+  std::vector<float> prepared(kBlock * 2 * n_dims), densities(kBlock * mixture.padded());
+  for (long start = 0; start < n; start += kBlock) {
+    const long size = std::min(kBlock, n - start);
+    for (long r = 0; r < size; ++r) mixture.prepare(descriptors + (start + r) * n_dims, &prepared[r * 2 * n_dims]);
+    mixture.densities(prepared.data(), densities.data());
+    for (long r = 0; r < size; ++r) {
+      const int64_t cell = cells[start + r];
+      for_posteriors(&densities[r * mixture.padded()], mixture.padded(), [&](long k, float posterior) {
+        float* first = sums + cell * 2 * half + k * n_dims;
+        counts[cell * n_components + k] += posterior;
+        mixture.add(&prepared[r * 2 * n_dims], k, posterior, first, first + half);
+      });
+    }
+  }
+}
+
+using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Cells = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Counts = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Sums = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+void fisher_sums(Matrix descriptors, Cells cells, Vector weights, Matrix means, Matrix variances, Counts counts,
+                 Sums sums) {
+  const size_t n_components = means.shape(0), n_dims = means.shape(1);
+  const long n = long(descriptors.shape(0));
+  const int64_t n_cells = int64_t(sums.shape(0)), *cell = cells.data();
+  if (descriptors.shape(1) != n_dims || long(cells.shape(0)) != n || weights.shape(0) != n_components ||
+      variances.shape(0) != n_components || variances.shape(1) != n_dims || int64_t(counts.shape(0)) != n_cells ||
+      counts.shape(1) != n_components || sums.shape(1) != 2 || sums.shape(2) != n_components ||
+      sums.shape(3) != n_dims || n_components < 1 ||
+      !std::all_of(cell, cell + n, [&](int64_t c) { return c >= 0 && c < n_cells; }))
+    throw std::invalid_argument("fisher_sums: descriptors, cells, mixture, counts and sums do not fit together");
+  nb::gil_scoped_release release;
+  std::fill_n(counts.data(), counts.size(), 0.f);
+  std::fill_n(sums.data(), sums.size(), 0.f);
+  const Mixture mixture(weights.data(), means.data(), variances.data(), long(n_components), long(n_dims));
+  add_descriptors(descriptors.data(), n, cell, mixture, counts.data(), sums.data());
+}
+
+}  // namespace
+
+void bind_fisher_vector(nb::module_& m) {
+  m.def("fisher_sums", &fisher_sums, nb::arg("descriptors").noconvert(), nb::arg("cells").noconvert(),
+        nb::arg("weights").noconvert(), nb::arg("means").noconvert(), nb::arg("variances").noconvert(),
+        nb::arg("counts").noconvert(), nb::arg("sums").noconvert());
+}
