@@ -15,7 +15,7 @@ def learn_pca(points, n_dims):
     centered = points - mean
     axes = np.linalg.eigh(centered.T @ centered)[1][:, ::-1][:, :n_dims].T
     strongest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1)
-    return mean.astype(np.float32), (axes * np.sign(strongest)).astype(np.float32)
+    return mean.astype(np.float32), np.ascontiguousarray(axes * np.sign(strongest), np.float32)
 
 
 def project(points, mean, components):
