@@ -123,9 +123,8 @@ def test_bad_factors_are_refused(value):
 @pytest.mark.parametrize("kernel", ["soft_weights", "llc_weights"])
 @pytest.mark.parametrize("word", [-1, 2])
 def test_the_kernels_refuse_words_that_do_not_exist(body, kernel, word):
-    points = np.zeros((2, 3), np.float32)
+    points, neighbors = np.zeros((2, 3), np.float32), np.array([[0], [word]], np.int32)
     with pytest.raises(ValueError, match="fit together"):
-        neighbors = np.array([[0], [word]], np.int32)
         getattr(_native.kernels, kernel)(points, points, neighbors, 1.0, np.zeros((2, 1), np.float32))
 
 

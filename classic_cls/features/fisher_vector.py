@@ -50,7 +50,7 @@ class FisherVector(TransformerMixin, BaseEstimator):
         Principal components to which descriptors are reduced first; None keeps them as they are.
     pyramid_levels : int, default=1
         Level l sums in 2^l x 2^l cells; 1 is the image as a whole, 3 adds 2 x 2 and 4 x 4 cells.
-    append_position : bool, default=False
+    append_position : bool, default=True
         Let a descriptor's place, ``x / width - 0.5`` and ``y / height - 0.5``, follow its principal components. The
         mixture then says where, too, at a much smaller price than the cells of a pyramid.
     power : float, default=0.5
@@ -105,7 +105,7 @@ class FisherVector(TransformerMixin, BaseEstimator):
     >>> from classic_cls import FisherVector
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 48, 48), dtype=np.uint8)
     >>> FisherVector(n_components=5, n_dims=16, random_state=0).fit_transform(images).shape
-    (20, 160)
+    (20, 180)
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class FisherVector(TransformerMixin, BaseEstimator):
         n_components=64,
         n_dims=64,
         pyramid_levels=1,
-        append_position=False,
+        append_position=True,
         power=0.5,
         norm="l2",
         *,

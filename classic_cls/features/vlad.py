@@ -41,7 +41,7 @@ class VLAD(TransformerMixin, BaseEstimator):
         Gives the local descriptors of an image; None means ``DenseSIFT()``. It is cloned, not changed.
     n_words : int, default=64
         Size of the vocabulary.
-    n_dims : int, default=None
+    n_dims : int, default=64
         Principal components to which descriptors are reduced first; None keeps them as they are.
     pyramid_levels : int, default=1
         Level l sums in 2^l x 2^l cells; 1 is the image as a whole, 3 adds 2 x 2 and 4 x 4 cells.
@@ -98,7 +98,7 @@ class VLAD(TransformerMixin, BaseEstimator):
         self,
         descriptor=None,
         n_words=64,
-        n_dims=None,
+        n_dims=64,
         pyramid_levels=1,
         power=0.5,
         norm="intra",
