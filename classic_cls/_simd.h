@@ -188,6 +188,16 @@ inline float sum(V v) {
   return total[0] + total[1];
 }
 
+template <class V>
+inline float largest(V v) {
+  Float4 part[sizeof(V) / sizeof(Float4)];
+  __builtin_memcpy(part, &v, sizeof v);
+  Float4 most = part[0];
+  for (size_t i = 1; i < sizeof(V) / sizeof(Float4); ++i) most = part[i] > most ? part[i] : most;
+  const float left = most[0] > most[1] ? most[0] : most[1], right = most[2] > most[3] ? most[2] : most[3];
+  return left > right ? left : right;
+}
+
 // The first `count` lanes of v, and the others of `rest`.
 template <class V>
 inline V first_lanes(V v, int count, V rest) {

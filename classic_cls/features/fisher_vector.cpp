@@ -33,6 +33,12 @@ std::vector<float> find_center(const float* weights, const float* means, long n_
   return center;
 }
 
+// A descriptor that may belong to some component.
+struct Match {
+  long row;
+  float posterior;
+};
+
 class Mixture {
  public:
   Mixture(const float* weights, const float* means, const float* variances, long n_components, long n_dims)
@@ -62,35 +68,41 @@ class Mixture {
                      });
   }
   // Adds posterior * z and posterior * (z^2 - 1), z the deviation from component k in standard deviations.
-  void add(const float* prepared, long k, float posterior, float* first, float* second) const {
+  void add(const float* descriptors, const Match* from, const Match* to, long k, float* first, float* second) const {
     const float *mean = &means_[k * n_dims_], *scale = &scales_[k * n_dims_];
     long i = 0;
-    for (const V g = simd::splat<V>(posterior); i + kLanes<float> <= n_dims_; i += kLanes<float>) {
-      const V z = (simd::load(prepared + i) - simd::load(mean + i)) * simd::load(scale + i);
-      simd::store(first + i, simd::fma(g, z, simd::load(first + i)));
-      simd::store(second + i, simd::fma(g, simd::fma(z, z, simd::splat<V>(-1.f)), simd::load(second + i)));
+    for (; i + kLanes<float> <= n_dims_; i += kLanes<float>) {
+      const V m = simd::load(mean + i), s = simd::load(scale + i);
+      V a = simd::load(first + i), b = simd::load(second + i);
+      for (const Match* match = from; match != to; ++match) {
+        const V g = simd::splat<V>(match->posterior), z = (simd::load(descriptors + match->row * n_dims_ + i) - m) * s;
+        a = simd::fma(g, z, a);
+        b = simd::fma(g, simd::fma(z, z, simd::splat<V>(-1.f)), b);
+      }
+      simd::store(first + i, a), simd::store(second + i, b);
     }
-    for (; i < n_dims_; ++i) {
-      const float z = (prepared[i] - mean[i]) * scale[i];
-      first[i] += posterior * z;
-      second[i] += posterior * (z * z - 1);
-    }
+    for (; i < n_dims_; ++i)
+      for (const Match* match = from; match != to; ++match) {
+        const float z = (descriptors[match->row * n_dims_ + i] - mean[i]) * scale[i];
+        first[i] += match->posterior * z;
+        second[i] += match->posterior * (z * z - 1);
+      }
   }
 
  private:
   long n_components_, n_dims_;
-  std::vector<float> center_, means_, scales_;  // means_ are about the center
+  std::vector<float> center_, means_, scales_;
   gemm::Panels panels_;
   std::vector<V> offsets_;
 
-  // Also moves the means to the center and finds the scales.
+  double centered_mean(long k, long i) const { return double(means_[k * n_dims_ + i]) - center_[i]; }
+  // Also finds the scales.
   std::vector<float> factors(const float* variances) {
     std::vector<float> factors(2 * means_.size());
     for (long k = 0, j = 0; k < n_components_; ++k)
       for (long i = 0; i < n_dims_; ++i, ++j) {
-        means_[j] -= center_[i];
         scales_[j] = float(1 / std::sqrt(double(variances[j])));
-        factors[2 * k * n_dims_ + i] = float(double(means_[j]) / variances[j]);
+        factors[2 * k * n_dims_ + i] = float(centered_mean(k, i) / variances[j]);
         factors[(2 * k + 1) * n_dims_ + i] = float(-0.5 / variances[j]);
       }
     return factors;
@@ -101,8 +113,10 @@ class Mixture {
     std::fill_n(to, padded(), -INFINITY);
     for (long k = 0; k < n_components_; ++k) {
       double offset = std::log(double(weights[k]));
-      for (long j = k * n_dims_; j < (k + 1) * n_dims_; ++j)
-        offset -= 0.5 * (std::log(double(variances[j])) + double(means_[j]) * means_[j] / variances[j]);
+      for (long i = 0; i < n_dims_; ++i) {
+        const double mean = centered_mean(k, i), variance = variances[k * n_dims_ + i];
+        offset -= 0.5 * (std::log(variance) + mean * mean / variance);
+      }
       to[k] = float(offset);
     }
   }
@@ -112,44 +126,71 @@ class Mixture {
 float exponentiate(float* densities, long n) {
   V most = simd::load(densities), sum{};
   for (long k = kLanes<float>; k < n; k += kLanes<float>) most = simd::max(most, simd::load(densities + k));
-  float largest = most[0];
-  for (int i = 1; i < kLanes<float>; ++i) largest = std::max(largest, most[i]);
+  const V largest = simd::splat<V>(simd::largest(most));
   for (long k = 0; k < n; k += kLanes<float>) {
-    const V e = simd::exp(simd::load(densities + k) - simd::splat<V>(largest));
+    const V e = simd::exp(simd::load(densities + k) - largest);
     simd::store(densities + k, e);
     sum += e;
   }
   return simd::sum(sum);
 }
 
-// Calls found(k, posterior) for the components that a descriptor may belong to.
-template <class Found>
-void for_posteriors(float* densities, long n, Found&& found) {
-  const float sum = exponentiate(densities, n);
-  const V least = simd::splat<V>(kNegligible * sum);
-  for (long start = 0; start < n; start += kLanes<float>)
-    for (unsigned left = simd::bits(simd::load(densities + start) > least); left; left &= left - 1) {
-      const long k = start + __builtin_ctz(left);
-      found(k, densities[k] / sum);
+// The descriptors that may belong to each component.
+class Matches {
+ public:
+  explicit Matches(long n_components) : of_component_(n_components) {}
+  void find(const float* posteriors, long n, float sum, long row) {
+    const V least = simd::splat<V>(kNegligible * sum);
+    const float scale = 1 / sum;
+    for (long start = 0; start < n; start += kLanes<float>)
+      for (unsigned left = simd::bits(simd::load(posteriors + start) > least); left; left &= left - 1) {
+        const long k = start + __builtin_ctz(left);
+        of_component_[k].push_back({row, posteriors[k] * scale});
+      }
+  }
+  // Calls take(component, from, to) for those of one component in one cell, in the order of rows, and forgets them.
+  template <class Take>
+  void take_all(const int64_t* cells, Take&& take) {
+    for (size_t k = 0; k < of_component_.size(); ++k) {
+      const Match *from = of_component_[k].data(), *end = from + of_component_[k].size();
+      while (from != end) {
+        const int64_t cell = cells[from->row];
+        const Match* to = std::find_if(from, end, [&](const Match& match) { return cells[match.row] != cell; });
+        take(long(k), from, to);
+        from = to;
+      }
+      of_component_[k].clear();
     }
-}
+  }
+
+ private:
+  std::vector<std::vector<Match>> of_component_;
+};
+
+// So many descriptors are matched before any is summed: a component's sums then stay in registers for several.
+constexpr long kGroup = 10 * kBlock;
 
 void add_descriptors(const float* descriptors, long n, const int64_t* cells, const Mixture& mixture, float* counts,
                      float* sums) {
-  const long n_dims = mixture.n_dims(), n_components = mixture.n_components(), half = n_components * n_dims;
-  std::vector<float> prepared(kBlock * 2 * n_dims), densities(kBlock * mixture.padded());
+  const long n_dims = mixture.n_dims(), padded = mixture.padded(), n_components = mixture.n_components();
+  const long depth = 2 * n_dims, half = n_components * n_dims;
+  std::vector<float> prepared(kBlock * depth), densities(kBlock * padded);
+  Matches matches(n_components);
   for (long start = 0; start < n; start += kBlock) {
-    const long size = std::min(kBlock, n - start);
-    for (long r = 0; r < size; ++r) mixture.prepare(descriptors + (start + r) * n_dims, &prepared[r * 2 * n_dims]);
+    const long end = std::min(start + kBlock, n);
+    for (long r = start; r < end; ++r) mixture.prepare(descriptors + r * n_dims, &prepared[(r - start) * depth]);
     mixture.densities(prepared.data(), densities.data());
-    for (long r = 0; r < size; ++r) {
-      const int64_t cell = cells[start + r];
-      for_posteriors(&densities[r * mixture.padded()], mixture.padded(), [&](long k, float posterior) {
-        float* first = sums + cell * 2 * half + k * n_dims;
-        counts[cell * n_components + k] += posterior;
-        mixture.add(&prepared[r * 2 * n_dims], k, posterior, first, first + half);
-      });
+    for (long r = start; r < end; ++r) {
+      float* row = &densities[(r - start) * padded];
+      matches.find(row, padded, exponentiate(row, padded), r);
     }
+    if (end < n && end % kGroup != 0) continue;
+    matches.take_all(cells, [&](long k, const Match* from, const Match* to) {
+      const int64_t cell = cells[from->row];
+      float* first = sums + cell * 2 * half + k * n_dims;
+      for (const Match* match = from; match != to; ++match) counts[cell * n_components + k] += match->posterior;
+      mixture.add(descriptors, from, to, k, first, first + half);
+    });
   }
 }
 

@@ -322,8 +322,8 @@ def _sums(points, weights, means, variances, cells, n_cells):
 
 def _normalise(sums, counts, weights, power, norm):
     """Return features (n_images, n_features) of sums (n_images, n_cells, 2, n_components, n_dims), used up."""
-    sums *= (1 / np.sqrt(np.stack([weights, 2 * weights])))[..., None]
-    sums /= np.maximum(counts, 1)[..., None, None, None].astype(np.float32)
+    scales = 1 / np.sqrt(np.stack([weights, 2 * weights], dtype=np.float64))
+    sums *= (scales / np.maximum(counts, 1)[..., None, None])[..., None].astype(np.float32)
     signed_power(sums, power)
     cells = sums.reshape(*sums.shape[:2], -1)
     rows = sums.reshape(len(sums), -1)
