@@ -128,7 +128,16 @@ def all_cells(finest, levels, merge=np.add):
 def scale_to_unit(values, order=2):
     """Scale along the last axis, in place, to a norm of 1; zeros stay as they are."""
     total = np.linalg.norm(values, ord=order, axis=-1, keepdims=True)
-    np.divide(values, total, out=values, where=total > 0)
+    values /= np.where(total > 0, total, 1)
+
+
+def unit_cells(values):
+    """Scale the cells of (n_images, n_cells, n_numbers) to length 1, then the images; return these flat."""
+    scale_to_unit(values)
+    rows = values.reshape(len(values), -1)
+    if values.shape[1] > 1:
+        scale_to_unit(rows)
+    return rows
 
 
 def signed_power(values, power):

@@ -19,8 +19,8 @@ from ._local import (
     images_per_batch,
     n_cells,
     sample_descriptors,
-    scale_to_unit,
     signed_power,
+    unit_cells,
 )
 from ._pca import learn_pca, project
 from .dense_sift import DenseSIFT
@@ -37,8 +37,8 @@ class FisherVector(TransformerMixin, BaseEstimator):
 
     ``fit`` draws local descriptors from the training images, reduces them to their principal components, and learns a
     mixture of Gaussians with diagonal covariance. ``transform`` finds which components the descriptors of an image may
-    belong to, and sums how far they lie from these, to first and second order. The numbers are those of VLFeat's
-    ``vl_fisher`` with ``Improved``.
+    belong to, and sums how far they lie from these, to first and second order. The numbers are those of
+    ``skimage.feature.fisher_vector`` for means and variances, the latter with VLFeat's sign.
 
     Parameters
     ----------
@@ -326,11 +326,7 @@ def _normalise(sums, counts, weights, power, norm):
     sums *= (scales / np.maximum(counts, 1)[..., None, None])[..., None].astype(np.float32)
     signed_power(sums, power)
     cells = sums.reshape(*sums.shape[:2], -1)
-    rows = sums.reshape(len(sums), -1)
-    if norm == "l2":
-        scale_to_unit(cells)
-        scale_to_unit(rows)
-    return rows
+    return cells.reshape(len(cells), -1) if norm is None else unit_cells(cells)
 
 
 def _checked_mixture(weights, means, variances, n_dims):

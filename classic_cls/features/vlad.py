@@ -21,6 +21,7 @@ from ._local import (
     sample_descriptors,
     scale_to_unit,
     signed_power,
+    unit_cells,
 )
 from ._pca import learn_pca, project
 from .dense_sift import DenseSIFT
@@ -250,8 +251,4 @@ def _normalise(sums, power, norm):
     if norm == "intra":
         scale_to_unit(sums)
     cells = sums.reshape(*sums.shape[:2], -1)
-    rows = sums.reshape(len(sums), -1)
-    if norm is not None:
-        scale_to_unit(cells)
-        scale_to_unit(rows)
-    return rows
+    return cells.reshape(len(cells), -1) if norm is None else unit_cells(cells)
