@@ -40,6 +40,12 @@ def test_intra_makes_words_that_occur_equal():
     np.testing.assert_allclose(lengths, [3**-0.5] * 3 + [0], atol=1e-6)
 
 
+def test_rounding_is_not_scaled_up(body):
+    vocabulary = np.random.default_rng(0).random((3, 8), dtype=np.float32)
+    descriptors = np.repeat(vocabulary * np.float32(1 + 1e-6), 50, axis=0)
+    np.testing.assert_array_equal(vlad(descriptors, vocabulary), np.zeros(24))
+
+
 def test_no_descriptors_give_zeros(body):
     np.testing.assert_array_equal(vlad(np.zeros((0, 3)), np.ones((2, 3))), np.zeros(6))
 

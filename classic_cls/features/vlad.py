@@ -27,6 +27,7 @@ from ._pca import learn_pca, project
 from .dense_sift import DenseSIFT
 
 _NORMS = ("intra", "l2", None)
+_ROUNDING = 1e-5  # of a word's length: descriptors nearer to it, such as those of flat areas, have no residual
 
 
 class VLAD(TransformerMixin, BaseEstimator):
@@ -240,8 +241,10 @@ def vlad(descriptors, vocabulary, power=0.5, norm="intra"):
 
 def _sums(descriptors, vocabulary, cells, n_cells):
     """Return the sums of descriptor less nearest word, (n_cells, n_words, n_dims)."""
-    sums = np.empty((n_cells, *vocabulary.shape), np.float32)
-    _native.kernels.residual_sums(descriptors, vocabulary, nearest(descriptors, vocabulary), cells, sums)
+    sums, words = np.empty((n_cells, *vocabulary.shape), np.float32), nearest(descriptors, vocabulary)
+    _native.kernels.residual_sums(descriptors, vocabulary, words, cells, sums)
+    counts = np.bincount(cells * len(vocabulary) + words, minlength=n_cells * len(vocabulary)).reshape(n_cells, -1)
+    sums[np.linalg.norm(sums, axis=2) <= _ROUNDING * counts * np.linalg.norm(vocabulary, axis=1)] = 0
     return sums
 
 
