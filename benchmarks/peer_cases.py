@@ -13,8 +13,22 @@ import numpy as np
 import skimage
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import pairwise_distances_argmin
+from sklearn.mixture import GaussianMixture
 
-from classic_cls import BagOfVisualWords, DenseSIFT, assign_words, color_histogram, dense_sift, hog, resize
+from classic_cls import (
+    BagOfVisualWords,
+    DenseSIFT,
+    FisherVector,
+    assign_words,
+    color_histogram,
+    dense_sift,
+    fisher_vector,
+    hog,
+    llc,
+    resize,
+    soft_assign_words,
+    vlad,
+)
 
 _COLOR = ("astronaut", "coffee", "chelsea", "rocket")
 _GRAY = ("camera", "coins", "moon", "brick")
@@ -140,6 +154,119 @@ def assign_case(limits, n, n_words):
     return Case(n, partial(assign_words, descriptors, vocabulary), peer, limit)
 
 
+def soft_case(_, n, n_words, n_neighbors=5):
+    """Soft weights of the 5 nearest words against NumPy."""
+    descriptors, vocabulary = _descriptors_and_words(n, n_words)
+
+    def peer():
+        words, distances = _nearest_in_numpy(descriptors, vocabulary, n_neighbors)
+        weights = np.exp(-10 * (distances - distances.min(axis=1, keepdims=True)))
+        return words, weights / weights.sum(axis=1, keepdims=True)
+
+    return Case(n, partial(soft_assign_words, descriptors, vocabulary), Rival("NumPy", peer, _check_weights))
+
+
+def llc_case(_, n, n_words, n_neighbors=5):
+    """LLC's weights of the 5 nearest words against NumPy."""
+    descriptors, vocabulary = _descriptors_and_words(n, n_words)
+    identity = np.eye(n_neighbors, dtype=np.float32)
+
+    def peer():
+        words, _ = _nearest_in_numpy(descriptors, vocabulary, n_neighbors)
+        differences = vocabulary[words] - descriptors[:, None]
+        products = differences @ differences.transpose(0, 2, 1)
+        products += 1e-4 * np.trace(products, axis1=1, axis2=2)[:, None, None] * identity
+        weights = np.linalg.solve(products, np.ones((n, n_neighbors, 1), np.float32))[:, :, 0]
+        return words, weights / weights.sum(axis=1, keepdims=True)
+
+    return Case(n, partial(llc, descriptors, vocabulary), Rival("NumPy", peer, _check_weights))
+
+
+def _descriptors_and_words(n, n_words):
+    descriptors = dense_sift(crops(-(-(n + n_words) // 841), 128, 128, _GRAY), contrast_threshold=0).reshape(-1, 128)
+    descriptors = descriptors[np.random.default_rng(0).permutation(len(descriptors))]
+    return descriptors[n_words : n_words + n].copy(), descriptors[:n_words].copy()
+
+
+def _nearest_in_numpy(descriptors, vocabulary, n_neighbors):
+    lengths = (descriptors**2).sum(axis=1)[:, None] + (vocabulary**2).sum(axis=1)
+    distances = lengths - 2 * descriptors @ vocabulary.T
+    words = np.argpartition(distances, n_neighbors, axis=1)[:, :n_neighbors]
+    return words, np.take_along_axis(distances, words, axis=1)
+
+
+def _check_weights(ours, theirs):
+    """Check that nearly all weights agree; float32 in NumPy decides otherwise between words nearly as far."""
+    ours, theirs = (np.take_along_axis(weights, words.argsort(axis=1), axis=1) for words, weights in (ours, theirs))
+    np.testing.assert_array_less(0.98, (np.abs(ours - theirs) < 1e-2).mean(), "share of weights that agree")
+
+
+def vlad_case(_, n, n_words):
+    """VLAD of dense SIFT descriptors against NumPy: a product and an argmax, then a mean per word."""
+    descriptors, vocabulary = _descriptors_and_words(n, n_words)
+
+    def peer():
+        words = (descriptors @ vocabulary.T - (vocabulary**2).sum(axis=1) / 2).argmax(axis=1)
+        sums = np.stack([(descriptors[words == k] - word).sum(axis=0) for k, word in enumerate(vocabulary)])
+        roots = np.sign(sums) * np.sqrt(np.abs(sums))
+        roots /= np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-12)
+        return roots.ravel() / np.linalg.norm(roots)
+
+    return Case(n, partial(vlad, descriptors, vocabulary), Rival("NumPy", peer, _within(1e-2)))
+
+
+def fisher_case(_, n, n_components, scikit_image=False):
+    """Fisher vector of dense SIFT descriptors in 64 dimensions against NumPy in float32, or scikit-image."""
+    images = crops(-(-n // 841), 128, 128, _GRAY)
+    model = FisherVector(DenseSIFT(contrast_threshold=0), n_components, append_position=False, random_state=0)
+    model.fit(images)
+    descriptors = np.concatenate(dense_sift(images, contrast_threshold=0))[:n]
+    descriptors = np.ascontiguousarray((descriptors - model.mean_) @ model.components_.T)
+    mixture = model.weights_, model.means_, model.variances_
+    peer = _scikit_image_fisher(descriptors, *mixture) if scikit_image else _numpy_fisher(descriptors, *mixture)
+    rival = Rival("scikit-image" if scikit_image else "NumPy", peer, _within(1e-2))
+    return Case(n, partial(fisher_vector, descriptors, *mixture), rival)
+
+
+def _numpy_fisher(descriptors, weights, means, variances):
+    factors = np.concatenate([means / variances, -0.5 / variances], axis=1).T.copy()
+    offsets = np.log(weights) - 0.5 * (np.log(variances) + means**2 / variances).sum(axis=1)
+    n_dims = means.shape[1]
+
+    def run():
+        both = np.concatenate([descriptors, descriptors**2], axis=1)
+        posteriors = both @ factors + offsets
+        posteriors -= posteriors.max(axis=1, keepdims=True)
+        np.exp(np.maximum(posteriors, -80, out=posteriors), out=posteriors)  # denormals would be slow
+        posteriors /= posteriors.sum(axis=1, keepdims=True)
+        counts, sums = posteriors.sum(axis=0)[:, None], posteriors.T @ both
+        first, second = sums[:, :n_dims], sums[:, n_dims:]
+        by_mean = (first - counts * means) / np.sqrt(variances * weights[:, None])
+        by_variance = second + counts * (means**2 - variances) - 2 * means * first
+        by_variance /= variances * np.sqrt(2 * weights[:, None])
+        return _improved(np.concatenate([by_mean.ravel(), by_variance.ravel()]))
+
+    return run
+
+
+def _scikit_image_fisher(descriptors, weights, means, variances):
+    mixture = GaussianMixture(len(weights), covariance_type="diag")
+    mixture.weights_, mixture.means_, mixture.covariances_ = weights / weights.sum(), means, variances
+    mixture.precisions_cholesky_ = 1 / np.sqrt(variances)
+
+    def run():
+        by_weight_mean_variance = skimage.feature.fisher_vector(descriptors, mixture)
+        by_mean, by_variance = np.split(by_weight_mean_variance[len(weights) :], 2)
+        return _improved(np.concatenate([by_mean, -by_variance]))
+
+    return run
+
+
+def _improved(vector):
+    roots = np.sign(vector) * np.sqrt(np.abs(vector))
+    return roots / np.linalg.norm(roots)
+
+
 def bag_case(_, n, n_words, kmeans, fit):
     """Bag of visual words of 64 x 64 images, with or without learning the vocabulary, against `_Bag`."""
     images = crops(n, 64, 64, _GRAY)
@@ -226,6 +353,12 @@ CASES = {
     "hsv-histogram-32": lambda limits, k: color_case(limits, 1000 // k, 32, hsv=True),
     "hsv-histogram-128": lambda limits, k: color_case(limits, 200 // k, 128, hsv=True),
     "assign-1000-words": lambda limits, k: assign_case(limits, 20_000 // k, 1000),
+    "soft-256-words": lambda limits, k: soft_case(limits, 3000 // k, 256),
+    "llc-256-words": lambda limits, k: llc_case(limits, 3000 // k, 256),
+    "vlad-64-words": lambda limits, k: vlad_case(limits, 3000 // k, 64),
+    "fisher-64": lambda limits, k: fisher_case(limits, 3000 // k, 64),
+    "fisher-256": lambda limits, k: fisher_case(limits, 3000 // k, 256),
+    "fisher-64-scikit-image": lambda limits, k: fisher_case(limits, 3000 // k, 64, scikit_image=True),
     "bag-fit-transform-minibatch": lambda limits, k: bag_case(limits, 200 // k, 256 // k, MiniBatchKMeans(), fit=True),
     "bag-fit-transform-lloyd": lambda limits, k: bag_case(limits, 200 // k, 256 // k, KMeans(max_iter=30), fit=True),
     "bag-transform": lambda limits, k: bag_case(limits, 200 // k, 256 // k, MiniBatchKMeans(), fit=False),

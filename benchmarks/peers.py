@@ -11,6 +11,10 @@ Each case of `peer_cases.py` first checks that we and the peer compute the same 
   descriptors' mean cosine must exceed 0.95.
 - ``rgb-histogram``, ``hsv-histogram``: joint histograms of 8 x 8 x 8 bins, the very counts of ``cv2.calcHist``.
 - ``assign``: nearest of 1000 words for 20,000 descriptors, beside ``pairwise_distances_argmin``; equal but for ties.
+- ``soft``, ``llc``: the 5 nearest of 256 words with their weights, for 3,000 descriptors, beside NumPy in float32
+  (BLAS, argpartition, batched solve). 98 % of the weights must agree to 0.01; the others' words are nearly as far.
+- ``vlad``, ``fisher``: one image of 3,000 dense SIFT descriptors (``fisher``: in 64 dimensions), beside NumPy in
+  float32 or ``skimage.feature.fisher_vector``; equal to 0.01, where float32 in NumPy ends if a variance is small.
 - ``bag``: bag of 256 visual words, one level, 200 images of 64 x 64 pixels, beside OpenCV's SIFT on the same grid,
   scikit-learn's k-means on as large a sample, argmin and bincount. MiniBatchKMeans is what one would take, KMeans with
   30 iterations learns words as good as ours. The words differ, so the similarities between images are compared: they

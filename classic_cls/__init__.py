@@ -11,14 +11,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["benchmark", "datasets", "pipelines"],
     submod_attrs={
         "datasets": ["load_dataset", "load_digits", "load_faces", "load_image_folder", "load_npz", "load_textures"],
-        "features.bag_of_words": ["BagOfVisualWords", "assign_words"],
+        "features.bag_of_words": ["BagOfVisualWords", "assign_words", "llc", "soft_assign_words"],
         "features.color_histogram": ["ColorHistogram", "color_histogram"],
         "features.dense_sift": ["DenseSIFT", "dense_sift"],
+        "features.fisher_vector": ["FisherVector", "fisher_vector"],
         "features.flip_average": ["FlipAverage"],
         "features.hog": ["HOG", "hog"],
         "features.keypoint_sift": ["KeypointSIFT", "keypoint_sift"],
         "features.patch_kmeans": ["PatchKMeans", "patch_features"],
         "features.resize": ["Resize", "resize"],
+        "features.vlad": ["VLAD", "vlad"],
         "kernel_map": ["RBFNystroem"],
         "pipelines": [
             "PIPELINES",

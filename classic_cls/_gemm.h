@@ -4,6 +4,7 @@
 // square root, a pooling) would have to fetch the product from memory again. Here a row's sums run over the same
 // numbers in the same order whatever the batch.
 #pragma once
+#include <type_traits>
 #include <vector>
 
 #include "_simd.h"
@@ -63,6 +64,22 @@ template <int R, class Result>
 inline void step(const float* rows, long stride, long depth, const simd::Vec<float>* panel, simd::Vec<float> left,
                  simd::Vec<float> right, Result&& result) {
   step<R>(rows, stride, depth, panel, left, right, result, [](int) {});
+}
+
+// Rows that go through all panels together: what is known of them and one panel stay in the L1 cache.
+constexpr long kBlock = 2 * kRows;
+
+// The products of `n_rows` rows, `stride` apart, with one panel: result(row, left, right), as for step().
+template <class Result>
+inline void multiply(const float* rows, long n_rows, long stride, long depth, const simd::Vec<float>* panel,
+                     simd::Vec<float> left, simd::Vec<float> right, Result&& result) {
+  const auto go = [&](auto n, long r) {
+    step<n>(rows + r * stride, stride, depth, panel, left, right,
+            [&](int i, simd::Vec<float> a, simd::Vec<float> b) { result(r + i, a, b); });
+  };
+  long r = 0;
+  for (; r + kRows <= n_rows; r += kRows) go(std::integral_constant<int, kRows>{}, r);
+  for (; r < n_rows; ++r) go(std::integral_constant<int, 1>{}, r);
 }
 
 using Lanes = simd::VecOf<int32_t, simd::kBytes>::type;

@@ -8,8 +8,11 @@ namespace nb = nanobind;
 void bind_bag_of_words(nb::module_&);
 void bind_color_histogram(nb::module_&);
 void bind_dense_sift(nb::module_&);
+void bind_fisher_vector(nb::module_&);
 void bind_hog(nb::module_&);
 void bind_patch_kmeans(nb::module_&);
+void bind_pca(nb::module_&);
+void bind_vlad(nb::module_&);
 
 // The bodies besides the baseline that this CPU can run, slowest first.
 static std::vector<std::string> supported_bodies() {
@@ -32,6 +35,9 @@ NB_MODULE(CLASSIC_CLS_MODULE, m) {
   bind_bag_of_words(m);
   bind_color_histogram(m);
   bind_dense_sift(m);
+  bind_fisher_vector(m);
   bind_hog(m);
   bind_patch_kmeans(m);
+  bind_pca(m);
+  bind_vlad(m);
 }

@@ -126,6 +126,25 @@ inline Vec<float> max(Vec<float> a, Vec<float> b) {
 #endif
 }
 
+// e to the power v for v from -87 to 0, to 2e-7 of it; below that as for -87.
+//
+// v = n ln 2 + r: a polynomial (that of Cephes) for e^r, and n goes into the exponent. Adding 1.5 * 2^23 rounds to n,
+// which then stands in the last bits.
+inline Vec<float> exp(Vec<float> v) {
+  using V = Vec<float>;
+  const auto c = [](float x) { return splat<V>(x); };
+  v = max(v, c(-87.f));
+  const V shifted = fma(v, c(1.44269504f), c(12582912.f)), n = shifted - c(12582912.f);
+  const V r = fma(n, c(2.12194440e-4f), fma(n, c(-0.693359375f), v));
+  V p = fma(c(1.9875691500e-4f), r, c(1.3981999507e-3f));
+  p = fma(p, r, c(8.3334519073e-3f));
+  p = fma(p, r, c(4.1665795894e-2f));
+  p = fma(p, r, c(1.6666665459e-1f));
+  p = fma(p, r, c(5.0000001201e-1f));
+  p = fma(p, r * r, r) + c(1.f);
+  return (V)((Vec<int32_t>)p + ((Vec<int32_t>)shifted << 23));
+}
+
 // The lanes I... of a and b laid end to end.
 #if defined(__clang__) || __GNUC__ >= 12
 #define CLASSIC_CLS_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -169,6 +188,16 @@ inline float sum(V v) {
   return total[0] + total[1];
 }
 
+template <class V>
+inline float largest(V v) {
+  Float4 part[sizeof(V) / sizeof(Float4)];
+  __builtin_memcpy(part, &v, sizeof v);
+  Float4 most = part[0];
+  for (size_t i = 1; i < sizeof(V) / sizeof(Float4); ++i) most = part[i] > most ? part[i] : most;
+  const float left = most[0] > most[1] ? most[0] : most[1], right = most[2] > most[3] ? most[2] : most[3];
+  return left > right ? left : right;
+}
+
 // The first `count` lanes of v, and the others of `rest`.
 template <class V>
 inline V first_lanes(V v, int count, V rest) {
@@ -186,6 +215,22 @@ inline bool any(Vec<int64_t> mask) {
   return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
 #else
   return mask[0] | mask[1];
+#endif
+}
+
+
+// One bit per lane of a mask, the first lane's the lowest.
+inline unsigned bits(Vec<int32_t> mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
+#elif defined(__AVX__)
+  return unsigned(_mm256_movemask_ps((__m256)mask));
+#elif defined(__x86_64__)
+  return unsigned(_mm_movemask_ps((__m128)mask));
+#else
+  unsigned found = 0;
+  for (int i = 0; i < kLanes<float>; ++i) found |= unsigned(mask[i] & 1) << i;
+  return found;
 #endif
 }
 

@@ -65,6 +65,87 @@ def word_counts(words, positions, size, n_words, levels):
     return np.concatenate(counts)
 
 
+def soft_words(descriptors, vocabulary, n_neighbors, beta):
+    """Weight of every word (n, n_words) for each descriptor, from its distances to the nearest."""
+    weights = np.zeros((len(descriptors), len(vocabulary)))
+    for i, x in enumerate(descriptors.astype(float)):
+        distances = ((vocabulary.astype(float) - x) ** 2).sum(1)
+        near = np.argsort(distances, kind="stable")[:n_neighbors]
+        weights[i, near] = np.exp(-beta * (distances[near] - distances.min()))
+        weights[i] /= weights[i].sum()
+    return weights
+
+
+def llc_words(descriptors, vocabulary, n_neighbors, regularization):
+    """Weight of every word (n, n_words) with which the nearest rebuild each descriptor."""
+    weights = np.zeros((len(descriptors), len(vocabulary)))
+    for i, x in enumerate(descriptors.astype(float)):
+        differences = vocabulary.astype(float) - x
+        near = np.argsort((differences**2).sum(1), kind="stable")[:n_neighbors]
+        products = differences[near] @ differences[near].T
+        products += regularization * np.trace(products) * np.eye(n_neighbors)
+        solution = np.linalg.solve(products, np.ones(n_neighbors))
+        weights[i, near] = solution / solution.sum()
+    return weights
+
+
+def pool_words(weights, positions, size, levels, pooling):
+    """Sum, or maximum from 0 on, of weights (n, n_words) in every cell of a spatial pyramid."""
+    cells = []
+    for level in range(levels):
+        for cell in np.ndindex(2**level, 2**level):
+            inside = ((positions + 0.5) / size * 2**level).astype(int) == cell
+            rows = weights[inside.all(1)]
+            cells.append(rows.sum(0) if pooling == "sum" else rows.max(0, initial=0))
+    return np.concatenate(cells)
+
+
+# --- VLAD and Fisher vectors ------------------------------------------------------------------------------------------
+
+
+def vlad(descriptors, vocabulary, power=1, norm=None):
+    """VLAD of one set of descriptors."""
+    sums = np.zeros(vocabulary.shape)
+    for x, word in zip(descriptors.astype(float), nearest_word(descriptors, vocabulary), strict=True):
+        sums[word] += x - vocabulary[word]
+    sums = np.sign(sums) * np.abs(sums) ** power
+    if norm == "intra":
+        sums = np.array([_unit(row) for row in sums])
+    return sums.ravel() if norm is None else _unit(sums.ravel())
+
+
+def fisher_vector(descriptors, weights, means, variances, power=1, norm=None):
+    """Fisher vector of one set of descriptors, by means and variances."""
+    weights, means, variances = (a.astype(float) for a in (weights, means, variances))
+    first, second = np.zeros(means.shape), np.zeros(means.shape)
+    for x in descriptors.astype(float):
+        z = (x - means) / np.sqrt(variances)
+        density = np.log(weights) - 0.5 * np.log(variances).sum(1) - 0.5 * (z**2).sum(1)
+        posterior = np.exp(density - density.max())
+        posterior = (posterior / posterior.sum())[:, None]
+        first += posterior * z / len(descriptors)
+        second += posterior * (z**2 - 1) / len(descriptors)
+    first /= np.sqrt(weights)[:, None]
+    second /= np.sqrt(2 * weights)[:, None]
+    vector = np.concatenate([first.ravel(), second.ravel()])
+    vector = np.sign(vector) * np.abs(vector) ** power
+    return vector if norm is None else _unit(vector)
+
+
+def pyramid(encode, points, positions, size, levels):
+    """Encode the points of every cell of a spatial pyramid, scale each to length 1, and then the whole."""
+    cells = []
+    for level in range(levels):
+        for cell in np.ndindex(2**level, 2**level):
+            inside = ((positions + 0.5) / size * 2**level).astype(int) == cell
+            cells.append(_unit(encode(points[inside.all(1)])))
+    return _unit(np.concatenate(cells))
+
+
+def _unit(v):
+    return v / np.linalg.norm(v) if v.any() else v
+
+
 # --- Colour histograms ------------------------------------------------------------------------------------------------
 
 

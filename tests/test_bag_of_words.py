@@ -4,7 +4,7 @@ import reference
 from conftest import crops
 from sklearn.cluster import KMeans
 
-from classic_cls import BagOfVisualWords, DenseSIFT, KeypointSIFT, assign_words
+from classic_cls import BagOfVisualWords, DenseSIFT, KeypointSIFT, _native, assign_words, llc, soft_assign_words
 from classic_cls.features.bag_of_words import learn_vocabulary
 
 
@@ -38,6 +38,141 @@ def test_an_assignment_does_not_depend_on_its_neighbours(body):
 def test_arrays_that_do_not_fit_are_refused(n, k):
     with pytest.raises(ValueError, match="vocabulary"):
         assign_words(np.zeros(n, np.float32), np.zeros(k, np.float32))
+
+
+def table(words, weights, n_words):
+    """Return the weight of every word, (n, n_words)."""
+    full = np.zeros((len(words), n_words))
+    np.put_along_axis(full, words, weights, axis=1)
+    return full
+
+
+SIZES = [(1, 1, 1, 1), (1, 5, 5, 3), (101, 33, 7, 4), (50, 200, 128, 5), (30, 40, 65, 21)]
+
+
+@pytest.mark.parametrize("beta", [0.1, 10.0])
+@pytest.mark.parametrize(("n", "n_words", "n_dims", "n_neighbors"), SIZES)
+def test_soft_weights_equal_the_reference(body, n, n_words, n_dims, n_neighbors, beta):
+    rng = np.random.default_rng(n_words)
+    descriptors, vocabulary = (rng.random((k, n_dims), dtype=np.float32) for k in (n, n_words))
+    words, weights = soft_assign_words(descriptors, vocabulary, n_neighbors, beta)
+    assert words.shape == weights.shape == (n, n_neighbors)
+    np.testing.assert_array_equal(words[:, 0], assign_words(descriptors, vocabulary))
+    expected = reference.soft_words(descriptors, vocabulary, n_neighbors, beta)
+    np.testing.assert_allclose(table(words, weights, n_words), expected, atol=1e-5)
+    assert (np.diff(weights) <= 0).all()
+
+
+@pytest.mark.parametrize("regularization", [1e-4, 0.1])
+@pytest.mark.parametrize(("n", "n_words", "n_dims", "n_neighbors"), SIZES)
+def test_llc_weights_equal_the_reference(body, n, n_words, n_dims, n_neighbors, regularization):
+    rng = np.random.default_rng(n_words)
+    descriptors, vocabulary = (rng.random((k, n_dims), dtype=np.float32) for k in (n, n_words))
+    words, weights = llc(descriptors, vocabulary, n_neighbors, regularization)
+    expected = reference.llc_words(descriptors, vocabulary, n_neighbors, regularization)
+    np.testing.assert_allclose(table(words, weights, n_words), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_llc_rebuilds_what_lies_between_words(body):
+    vocabulary = np.random.default_rng(0).random((6, 20), dtype=np.float32)
+    weights = np.array([0.5, 0.2, 0.4, -0.1], np.float32)
+    words, found = llc((weights @ vocabulary[:4])[None], vocabulary[:4], 4, 1e-9)
+    np.testing.assert_allclose(found[0], weights[words[0]], atol=1e-4)
+
+
+@pytest.mark.parametrize("encode", [soft_assign_words, llc])
+def test_equal_words_share_alike(body, encode):
+    words, weights = encode(np.ones((2, 3)), np.ones((4, 3)), 3)
+    np.testing.assert_array_equal(words, [[0, 1, 2]] * 2)
+    np.testing.assert_allclose(weights, 1 / 3, atol=1e-7)
+
+
+@pytest.mark.parametrize("encode", [soft_assign_words, llc])
+def test_weights_do_not_depend_on_their_neighbours(body, encode):
+    rng = np.random.default_rng(0)
+    descriptors, vocabulary = (rng.random((n, 20), dtype=np.float32) for n in (67, 50))
+    together = encode(descriptors, vocabulary)
+    for i, row in enumerate(descriptors):
+        for alone, beside in zip(encode(row[None], vocabulary), together, strict=True):
+            np.testing.assert_array_equal(alone[0], beside[i])
+
+
+@pytest.mark.parametrize("encode", [soft_assign_words, llc])
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_neighbors": 0}, "n_neighbors=0"),
+        ({"n_neighbors": 5}, "only 4 words"),
+        ({"descriptors": np.full((2, 3), np.nan)}, "NaN"),
+        ({"vocabulary": np.zeros((4, 2))}, "vocabulary"),
+    ],
+)
+def test_bad_weighting_is_refused(encode, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        encode(**{"descriptors": np.zeros((2, 3)), "vocabulary": np.zeros((4, 3)), "n_neighbors": 2} | parameters)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, np.inf, np.nan, "1"])
+def test_bad_factors_are_refused(value):
+    with pytest.raises(ValueError, match="beta="):
+        soft_assign_words(np.zeros((2, 3)), np.zeros((4, 3)), 2, value)
+    with pytest.raises(ValueError, match="regularization="):
+        llc(np.zeros((2, 3)), np.zeros((4, 3)), 2, value)
+
+
+@pytest.mark.parametrize("kernel", ["soft_weights", "llc_weights"])
+@pytest.mark.parametrize("word", [-1, 2])
+def test_the_kernels_refuse_words_that_do_not_exist(body, kernel, word):
+    points, neighbors = np.zeros((2, 3), np.float32), np.array([[0], [word]], np.int32)
+    with pytest.raises(ValueError, match="fit together"):
+        getattr(_native.kernels, kernel)(points, points, neighbors, 1.0, np.zeros((2, 1), np.float32))
+
+
+@pytest.mark.parametrize("descriptor", [DenseSIFT(step=5, bin_size=(3, 4)), KeypointSIFT()])
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("pooling", ["auto", "sum", "max"])
+@pytest.mark.parametrize("assignment", ["hard", "soft", "llc"])
+def test_pooled_weights_equal_the_reference(body, descriptor, levels, assignment, pooling):
+    images = [image[: 50 + i] for i, image in enumerate(crops(4, 53, 60))]
+    parameters = {"n_neighbors": 3, "beta": 2.0, "regularization": 1e-3}
+    bag = BagOfVisualWords(
+        descriptor, 10, levels, None, assignment=assignment, pooling=pooling, **parameters, random_state=0
+    ).fit(images)
+    merged = pooling if pooling != "auto" else "max" if assignment == "llc" else "sum"
+    for image, row, (points, places) in zip(images, bag.transform(images), descriptor.describe(images), strict=True):
+        if assignment == "hard":
+            weights = np.eye(10)[reference.nearest_word(points, bag.vocabulary_)]
+        elif assignment == "soft":
+            weights = reference.soft_words(points, bag.vocabulary_, 3, 2.0)
+        else:
+            weights = reference.llc_words(points, bag.vocabulary_, 3, 1e-3)
+        expected = reference.pool_words(weights, places, image.shape[:2], levels, merged)
+        np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["sum", "max"])
+@pytest.mark.parametrize("assignment", ["soft", "llc"])
+@pytest.mark.parametrize("norm", [None, "l1", "l2", "hellinger"])
+def test_weights_of_images_without_keypoints_and_of_any_number_of_threads(assignment, pooling, norm):
+    images = np.concatenate([crops(4, 64, 64), np.full((1, 64, 64, 3), 99, np.uint8)])
+    bag = BagOfVisualWords(KeypointSIFT(), 8, 2, norm, assignment=assignment, pooling=pooling, random_state=0)
+    features = bag.fit_transform(images)
+    assert np.isfinite(features).all()
+    assert features[:4].any(1).all()
+    assert not features[4].any()
+    np.testing.assert_array_equal(bag.set_params(n_jobs=2).transform(images), features)
+    np.testing.assert_array_equal(bag.transform(images[1:2])[0], features[1])
+
+
+def test_hellinger_keeps_the_signs_of_llc():
+    images = crops(6, 64, 64)
+    raw, scaled = (
+        BagOfVisualWords(n_words=30, norm=norm, assignment="llc", pooling="sum", random_state=0).fit_transform(images)
+        for norm in (None, "hellinger")
+    )
+    assert (raw < 0).any()
+    np.testing.assert_array_equal(np.sign(scaled), np.sign(raw))
+    np.testing.assert_allclose((scaled**2).sum(1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("descriptor", [DenseSIFT(step=5, bin_size=(3, 4)), KeypointSIFT()])
@@ -111,11 +246,26 @@ def test_too_few_descriptors_are_refused():
 
 @pytest.mark.parametrize(
     ("parameter", "value"),
-    [("n_words", 0), ("n_words", 2.5), ("pyramid_levels", 0), ("norm", "L1"), ("samples_per_word", -1)],
+    [
+        ("n_words", 0),
+        ("n_words", 2.5),
+        ("pyramid_levels", 0),
+        ("norm", "L1"),
+        ("assignment", "LLC"),
+        ("pooling", None),
+        ("beta", 0),
+        ("regularization", -1e-4),
+        ("samples_per_word", -1),
+    ],
 )
 def test_bad_parameters_are_named(parameter, value):
     with pytest.raises(ValueError, match=parameter):
         BagOfVisualWords(**{parameter: value}).fit(crops(2, 40, 40))
+
+
+def test_more_neighbors_than_words_are_refused():
+    with pytest.raises(ValueError, match="n_neighbors=5, but there are only 4 words"):
+        BagOfVisualWords(n_words=4, assignment="soft").fit(crops(2, 40, 40))
 
 
 def test_names_say_word_level_and_cell():

@@ -17,10 +17,17 @@ ONE_ROW = {
     "PatchKMeans": {"patch_size": 1, "n_clusters": 3, "pool": (1, 1)},
     "BagOfVisualWords": None,
     "DenseSIFT": None,
+    "FisherVector": None,
     "KeypointSIFT": None,
+    "VLAD": None,
 }
 # Smaller than the defaults, to save time.
-QUICK = {"BagOfVisualWords": {"n_words": 20}, "PatchKMeans": {"n_clusters": 20}}
+QUICK = {
+    "BagOfVisualWords": {"n_words": 20},
+    "FisherVector": {"n_components": 4, "n_dims": 10},
+    "PatchKMeans": {"n_clusters": 20},
+    "VLAD": {"n_words": 5},
+}
 
 
 def transformers():

@@ -7,7 +7,19 @@ import sys
 import pytest
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "benchmarks" / "peers.py"
-CASES = ["hog-32", "dense-sift-128", "rgb-histogram-32", "hsv-histogram-32", "assign-1000-words", "bag-transform"]
+CASES = [
+    "hog-32",
+    "dense-sift-128",
+    "rgb-histogram-32",
+    "hsv-histogram-32",
+    "assign-1000-words",
+    "soft-256-words",
+    "llc-256-words",
+    "vlad-64-words",
+    "fisher-64",
+    "fisher-64-scikit-image",
+    "bag-transform",
+]
 
 
 def run(tmp_path, *arguments):

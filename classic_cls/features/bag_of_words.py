@@ -1,36 +1,66 @@
 """Bag of visual words: local descriptors, counted by their nearest word of a learned vocabulary."""
 
+import numbers
+
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .. import _native
 from .._images import fit_images, for_batches, one_of, positive_int, transform_images
 from .._kmeans import kmeans, nearest
+from ._local import (
+    all_cells,
+    as_words,
+    cell_names,
+    check_enough,
+    describe,
+    finest_cells,
+    images_per_batch,
+    n_cells,
+    sample_descriptors,
+    scale_to_unit,
+    signed_power,
+)
 from .dense_sift import DenseSIFT
 
 _NORMS = ("l1", "l2", "hellinger", None)
-_PER_IMAGE = 32  # descriptors drawn from one image, at least: fewer would mostly describe pixels in vain
+_ASSIGNMENTS = ("hard", "soft", "llc")
+_POOLINGS = ("auto", "sum", "max")
 
 
 class BagOfVisualWords(TransformerMixin, BaseEstimator):
     """Histograms of visual words, over the whole image and, if asked for, over the cells of a spatial pyramid.
 
     ``fit`` draws local descriptors from the training images and clusters them with k-means: the centres are the words.
-    ``transform`` assigns every descriptor of an image to its nearest word and counts. Descriptors are computed a few
-    images at a time and never held for the whole set.
+    ``transform`` assigns every descriptor of an image to its nearest word and counts, or shares it between the nearest
+    few. Descriptors are computed a few images at a time and never held for the whole set.
 
     Parameters
     ----------
-    descriptor : DenseSIFT or KeypointSIFT, default=None
+    descriptor : DenseSIFT, KeypointSIFT or the like, default=None
         Gives the local descriptors of an image; None means ``DenseSIFT()``. It is cloned, not changed.
     n_words : int, default=256
         Size of the vocabulary.
     pyramid_levels : int, default=1
         Level l counts words in 2^l x 2^l cells; 1 is the image as a whole, 3 adds 2 x 2 and 4 x 4 cells.
     norm : {"l1", "l2", "hellinger", None}, default="hellinger"
-        How an image's counts are scaled: to sum 1, to length 1, to sum 1 and square root taken, or not at all.
+        How an image's counts are scaled: to sum 1, to length 1, to sum 1 and square root taken, or not at all. Where
+        weights are negative, as "llc" may give them, their magnitudes sum to 1 and the roots keep the signs.
+    assignment : {"hard", "soft", "llc"}, default="hard"
+        The words of a descriptor. "hard": the nearest. "soft": the `n_neighbors` nearest, with weights that fall off
+        with the distance. "llc": the same words, with weights, possibly negative, that rebuild the descriptor from
+        them (locality-constrained linear coding).
+    pooling : {"auto", "sum", "max"}, default="auto"
+        What becomes of a word's weights in a cell: their sum, or the largest, which is at least 0. "auto" is "max" for
+        "llc", as in its paper, and "sum" otherwise.
+    n_neighbors : int, default=5
+        Words that share a descriptor; not used by "hard".
+    beta : float, default=10.0
+        A weight of "soft" is proportional to ``exp(-beta * distance**2)``: 10 suits descriptors of length 1.
+    regularization : float, default=1e-4
+        Of "llc", as a share of the squared distances to the words; larger values even out the weights.
     samples_per_word : int, default=64
         Descriptors drawn for learning, per word.
     random_state : int, RandomState or None, default=None
@@ -44,7 +74,7 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
     ----------
     vocabulary_ : ndarray of shape (n_words, n_dims), float32
         The words.
-    descriptor_ : DenseSIFT or KeypointSIFT
+    descriptor_ : DenseSIFT, KeypointSIFT or the like
         The descriptor in use.
     image_shape_ : tuple
         ``(height, width, channels)`` of the images seen in ``fit``; height and width None where they differed.
@@ -56,6 +86,9 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
     scene categories", CVPR 2006.
     R. Arandjelovic and A. Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012
     (the Hellinger norm).
+    J. C. van Gemert et al., "Visual word ambiguity", PAMI 2010, and L. Liu, L. Wang and X. Liu, "In defense of
+    soft-assignment coding", ICCV 2011 ("soft", among the nearest words).
+    J. Wang et al., "Locality-constrained linear coding for image classification", CVPR 2010 ("llc").
 
     Examples
     --------
@@ -73,6 +106,11 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         pyramid_levels=1,
         norm="hellinger",
         *,
+        assignment="hard",
+        pooling="auto",
+        n_neighbors=5,
+        beta=10.0,
+        regularization=1e-4,
         samples_per_word=64,
         random_state=None,
         image_shape=None,
@@ -82,6 +120,11 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         self.n_words = n_words
         self.pyramid_levels = pyramid_levels
         self.norm = norm
+        self.assignment = assignment
+        self.pooling = pooling
+        self.n_neighbors = n_neighbors
+        self.beta = beta
+        self.regularization = regularization
         self.samples_per_word = samples_per_word
         self.random_state = random_state
         self.image_shape = image_shape
@@ -103,16 +146,22 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the images give fewer descriptors than there are words, or are too small for one descriptor.
+            If the images give fewer descriptors than there are words, or are too small for one descriptor, or a
+            parameter is out of range.
         """
         n_words = positive_int(self.n_words, "n_words")
         positive_int(self.pyramid_levels, "pyramid_levels")
         one_of(self.norm, "norm", _NORMS)
+        one_of(self.pooling, "pooling", _POOLINGS)
+        if one_of(self.assignment, "assignment", _ASSIGNMENTS) != "hard":
+            _neighbors(self.n_neighbors, n_words)
+        _positive(self.beta, "beta")
+        _positive(self.regularization, "regularization")
         images = fit_images(self, X, ragged=True)
         self.descriptor_ = DenseSIFT() if self.descriptor is None else clone(self.descriptor)
         rng = check_random_state(self.random_state)
         n_samples = n_words * positive_int(self.samples_per_word, "samples_per_word")
-        sample = sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)
+        sample, _ = sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)
         self.vocabulary_ = learn_vocabulary(sample, n_words, rng, self.n_jobs)
         return self
 
@@ -133,17 +182,47 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         images = transform_images(self, X, ragged=True)
 
         def count(part, out):
-            out[...] = _counts(self.descriptor_, part, self.vocabulary_, self.pyramid_levels)
+            out[...] = self._counts(part)
             _normalise(out, self.norm)
 
-        out = np.empty((len(images), len(self.vocabulary_) * _n_cells(self.pyramid_levels)), np.float32)
-        return for_batches(count, images, out, n_jobs=self.n_jobs, batch_size=images_per_batch(images))
+        out = np.empty((len(images), len(self.vocabulary_) * n_cells(self.pyramid_levels)), np.float32)
+        size = images_per_batch(images, out.shape[1])
+        return for_batches(count, images, out, n_jobs=self.n_jobs, batch_size=size)
+
+    def _counts(self, images):
+        """Return what each cell has of each word, (n_images, n_cells * n_words)."""
+        described = describe(self.descriptor_, images)
+        words, weights = self._assign(described.descriptors)
+        cells = finest_cells(described, self.pyramid_levels)
+        n_words, n_finest = len(self.vocabulary_), len(images) * 4 ** (self.pyramid_levels - 1)
+        slots = (cells.reshape(-1, *[1] * (words.ndim - 1)) * n_words + words).ravel()
+        if self._pooling() == "sum":
+            pooled, merge = np.bincount(slots, weights, n_finest * n_words), np.add
+        else:
+            pooled, merge = np.zeros(n_finest * n_words), np.maximum
+            np.maximum.at(pooled, slots, 1 if weights is None else weights)
+        return all_cells(pooled.reshape(n_finest, n_words), self.pyramid_levels, merge).reshape(len(images), -1)
+
+    def _assign(self, descriptors):
+        """Return the words of descriptors, and their weights, flat, or None where each is 1."""
+        if self.assignment == "hard":
+            return nearest(descriptors, self.vocabulary_), None
+        if self.assignment == "soft":
+            words, weights = _soft(descriptors, self.vocabulary_, self.n_neighbors, self.beta)
+        else:
+            words, weights = _llc(descriptors, self.vocabulary_, self.n_neighbors, self.regularization)
+        return words, weights.ravel()
+
+    def _pooling(self):
+        if self.pooling == "auto":
+            return "max" if self.assignment == "llc" else "sum"
+        return self.pooling
 
     def get_feature_names_out(self, input_features=None):
         """Return names such as ``word_12_level1_cell2``."""
         check_is_fitted(self)
-        cells = [(level, cell) for level in range(self.pyramid_levels) for cell in range(4**level)]
-        names = [f"word_{k}_level{level}_cell{cell}" for level, cell in cells for k in range(len(self.vocabulary_))]
+        n_words = len(self.vocabulary_)
+        names = [f"word_{k}_{cell}" for cell in cell_names(self.pyramid_levels) for k in range(n_words)]
         return np.array(names, dtype=object)
 
     def __sklearn_tags__(self):
@@ -169,7 +248,7 @@ def assign_words(descriptors, vocabulary):
     Raises
     ------
     ValueError
-        If the two do not have the same number of columns, or there is no word.
+        If the two do not have the same number of columns, there is no word, or a number is NaN or beyond 1e6.
 
     Examples
     --------
@@ -178,94 +257,116 @@ def assign_words(descriptors, vocabulary):
     >>> assign_words(np.array([[0.9, 0.1]], np.float32), np.eye(2, dtype=np.float32))
     array([0], dtype=int32)
     """
-    descriptors, vocabulary = (np.ascontiguousarray(a, np.float32) for a in (descriptors, vocabulary))
-    if descriptors.ndim != 2 or vocabulary.ndim != 2 or descriptors.shape[1:] != vocabulary.shape[1:]:
-        raise ValueError(
-            f"descriptors have shape {descriptors.shape} and the vocabulary {vocabulary.shape}; "
-            "expected (n, n_dims) and (n_words, n_dims)."
-        )
-    if len(vocabulary) == 0:
-        raise ValueError("The vocabulary has no words.")
-    return nearest(descriptors, vocabulary)
+    return nearest(*as_words(descriptors, vocabulary))
 
 
-def images_per_batch(images, pixels=1 << 17):
-    """Return how many images to describe at a time, so that their descriptors stay in the cache."""
-    return max(1, pixels // max(image.shape[0] * image.shape[1] for image in images[:64]))
+def soft_assign_words(descriptors, vocabulary, n_neighbors=5, beta=10.0):
+    """Share each descriptor between its nearest words, the more the nearer.
 
+    Parameters
+    ----------
+    descriptors : ndarray of shape (n, n_dims)
+    vocabulary : ndarray of shape (n_words, n_dims)
+    n_neighbors, beta
+        As in :class:`BagOfVisualWords`.
 
-def sample_descriptors(descriptor, images, n_samples, rng, n_jobs=None):
-    """Return about `n_samples` descriptors, drawn from random images, the same whatever `n_jobs`.
+    Returns
+    -------
+    words : ndarray of shape (n, n_neighbors), int32
+        Of each descriptor the nearest words, the nearest first.
+    weights : ndarray of shape (n, n_neighbors), float32
+        Proportional to ``exp(-beta * distance**2)``, of sum 1.
 
-    Goes through the images in random order until there are enough: a detector may find nothing in some.
+    Raises
+    ------
+    ValueError
+        If the two do not have the same number of columns, there are fewer words than neighbors, a number is NaN or
+        beyond 1e6, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> from classic_cls import soft_assign_words
+    >>> words, weights = soft_assign_words([[0.0, 0.5]], [[5.0, 5.0], [0.0, 0.0], [0.0, 1.0]], n_neighbors=2)
+    >>> words, weights
+    (array([[1, 2]], dtype=int32), array([[0.5, 0.5]], dtype=float32))
     """
-    order = rng.permutation(len(images))
-    seeds = rng.randint(np.iinfo(np.int32).max, size=len(images))
-    step = min(len(images), max(1, n_samples // _PER_IMAGE))
-    quota, found, start = -(-n_samples // step), [], 0
-    while start < len(images) and sum(map(len, found)) < n_samples:
-        chosen = np.sort(order[start : start + step])
-        found += _draw_each(descriptor, images, chosen, seeds[chosen], quota, n_jobs)
-        start, step = start + step, 2 * step
-    return np.concatenate(found)
+    descriptors, vocabulary = as_words(descriptors, vocabulary)
+    return _soft(descriptors, vocabulary, _neighbors(n_neighbors, len(vocabulary)), _positive(beta, "beta"))
 
 
-def _draw_each(descriptor, images, chosen, seeds, quota, n_jobs):
-    def draw(indices, seeds):
-        part = [images[i] for i in indices] if isinstance(images, list) else images[indices]
-        return [_draw(found, quota, seed) for (found, _), seed in zip(descriptor.describe(part), seeds, strict=True)]
+def llc(descriptors, vocabulary, n_neighbors=5, regularization=1e-4):
+    """Rebuild each descriptor from its nearest words (locality-constrained linear coding, the fast version).
 
-    size = images_per_batch(images)
-    parts = Parallel(n_jobs=n_jobs, require="sharedmem")(
-        delayed(draw)(chosen[start : start + size], seeds[start : start + size])
-        for start in range(0, len(chosen), size)
-    )
-    return [found for part in parts for found in part]
+    Parameters
+    ----------
+    descriptors : ndarray of shape (n, n_dims)
+    vocabulary : ndarray of shape (n_words, n_dims)
+    n_neighbors, regularization
+        As in :class:`BagOfVisualWords`.
 
+    Returns
+    -------
+    words : ndarray of shape (n, n_neighbors), int32
+        Of each descriptor the nearest words, the nearest first.
+    weights : ndarray of shape (n, n_neighbors), float32
+        Of sum 1, such that the words so weighted come nearest to the descriptor; some may be negative.
 
-def _draw(descriptors, quota, seed):
-    if len(descriptors) <= quota:
-        return descriptors.copy()
-    return descriptors[np.random.default_rng(seed).choice(len(descriptors), quota, replace=False)]
+    Raises
+    ------
+    ValueError
+        As in :func:`soft_assign_words`.
+
+    Examples
+    --------
+    >>> from classic_cls import llc
+    >>> words, weights = llc([[0.0, 0.25]], [[0.0, 0.0], [0.0, 1.0]], n_neighbors=2)
+    >>> words, weights.round(3)
+    (array([[0, 1]], dtype=int32), array([[0.75, 0.25]], dtype=float32))
+    """
+    descriptors, vocabulary = as_words(descriptors, vocabulary)
+    regularization = _positive(regularization, "regularization")
+    return _llc(descriptors, vocabulary, _neighbors(n_neighbors, len(vocabulary)), regularization)
 
 
 def learn_vocabulary(descriptors, n_words, rng, n_jobs=None):
     """Return the k-means centres of `descriptors`, float32 of shape (n_words, n_dims)."""
-    if len(descriptors) < n_words:
-        raise ValueError(
-            f"n_words={n_words}, but the images gave only {len(descriptors)} descriptors to learn from. "
-            "Ask for fewer words, sample more densely, or give more or larger images."
-        )
+    check_enough(len(descriptors), n_words, "n_words")
     return kmeans(descriptors, n_words, rng, n_jobs)
 
 
-def _n_cells(levels):
-    return sum(4**level for level in range(levels))
+def _soft(descriptors, vocabulary, n_neighbors, beta):
+    return _weighted(_native.kernels.soft_weights, descriptors, vocabulary, n_neighbors, beta)
 
 
-def _counts(descriptor, images, vocabulary, levels):
-    """Return how often each word occurs in each cell, (n_images, n_cells * n_words)."""
-    described = list(descriptor.describe(images))
-    descriptors = np.concatenate([found for found, _ in described])
-    words = assign_words(descriptors, vocabulary)
-    owner = np.repeat(np.arange(len(described)), [len(found) for found, _ in described])
-    sizes = np.array([image.shape[:2] for image in images])[owner]
-    relative = (np.concatenate([positions for _, positions in described]) + 0.5) / sizes
-    n_cells, n_words, first = _n_cells(levels), len(vocabulary), 0
-    counts = np.zeros(len(described) * n_cells * n_words)
-    for level in range(levels):
-        row, col = np.clip((relative * 2**level).astype(np.intp), 0, 2**level - 1).T
-        cell = owner * n_cells + first + row * 2**level + col
-        counts += np.bincount(cell * n_words + words, minlength=len(counts))
-        first += 4**level
-    return counts.reshape(len(described), -1)
+def _llc(descriptors, vocabulary, n_neighbors, regularization):
+    return _weighted(_native.kernels.llc_weights, descriptors, vocabulary, n_neighbors, regularization)
+
+
+def _weighted(weigh, descriptors, vocabulary, n_neighbors, parameter):
+    """Return the nearest words of each descriptor and the weights that `weigh` gives them."""
+    shape = len(descriptors), n_neighbors
+    words, weights = np.empty(shape, np.int32), np.empty(shape, np.float32)
+    _native.kernels.nearest_words(descriptors, vocabulary, words)
+    weigh(descriptors, vocabulary, words, parameter, weights)
+    return words, weights
 
 
 def _normalise(counts, norm):
     """Scale each row in place; rows of zeros stay as they are."""
-    if norm is None:
-        return
-    total = np.linalg.norm(counts, ord=2 if norm == "l2" else 1, axis=1, keepdims=True)
-    np.divide(counts, total, out=counts, where=total > 0)
+    if norm is not None:
+        scale_to_unit(counts, order=2 if norm == "l2" else 1)
     if norm == "hellinger":
-        np.sqrt(counts, out=counts)
+        signed_power(counts, 0.5)
+
+
+def _neighbors(value, n_words):
+    value = positive_int(value, "n_neighbors")
+    if value > n_words:
+        raise ValueError(f"n_neighbors={value}, but there are only {n_words} words. Ask for fewer, or for more words.")
+    return value
+
+
+def _positive(value, name):
+    if not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+        raise ValueError(f"{name}={value!r}; expected a positive number.")
+    return float(value)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from .._images import as_pixels, positive_int, transform_images
-from ..features.bag_of_words import BagOfVisualWords, assign_words, images_per_batch
+from ..features._local import images_per_batch
+from ..features.bag_of_words import BagOfVisualWords, assign_words
 from ..features.dense_sift import DenseSIFT
 from ..features.resize import resize
 from ._common import axes, show

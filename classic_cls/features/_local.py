@@ -1,0 +1,179 @@
+"""What encoders of local descriptors share: drawing a sample, the cells of a spatial pyramid, scaling, checks.
+
+A local descriptor is anything with ``describe(images)``, which returns for each image its descriptors (n, n_dims) and
+their positions (n, 2), ``(y, x)`` in pixels.
+"""
+
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+
+_PER_IMAGE = 32  # descriptors drawn from one image, at least: fewer would mostly describe pixels in vain
+_LARGEST = 1e6  # a square must stay far inside float32
+_FEATURES_PER_BATCH = 1 << 22  # what is summed must not outgrow memory
+
+
+class Described(NamedTuple):
+    """The descriptors of some images, one after the other."""
+
+    descriptors: np.ndarray  # (n, n_dims), float32
+    owners: np.ndarray  # (n,), which image each belongs to
+    places: np.ndarray  # (n, 2), how far down and across the image it lies, in [0, 1]
+
+
+def describe(descriptor, images):
+    """Return the descriptors of `images` with their owners and places."""
+    described = descriptor.describe(images)
+    owners = np.repeat(np.arange(len(described)), [len(found) for found, _ in described])
+    sizes = np.array([image.shape[:2] for image in images])[owners]
+    places = (np.concatenate([positions for _, positions in described]) + 0.5) / sizes
+    return Described(np.concatenate([found for found, _ in described]), owners, places)
+
+
+def images_per_batch(images, n_features=1, *, pixels=1 << 17):
+    """Return how many images to describe at a time, so that their descriptors stay in the cache."""
+    largest = max(image.shape[0] * image.shape[1] for image in images[:64])
+    return max(1, min(pixels // largest, _FEATURES_PER_BATCH // n_features))
+
+
+# --- A sample to learn from -------------------------------------------------------------------------------------------
+
+
+def sample_descriptors(descriptor, images, n_samples, rng, n_jobs=None):
+    """Return about `n_samples` descriptors and their places, drawn from random images, the same whatever `n_jobs`.
+
+    Goes through the images in random order until there are enough: a detector may find nothing in some.
+    """
+    order = rng.permutation(len(images))
+    seeds = rng.randint(np.iinfo(np.int32).max, size=len(images))
+    step = min(len(images), max(1, n_samples // _PER_IMAGE))
+    quota, found, start = -(-n_samples // step), [], 0
+    while start < len(images) and sum(len(descriptors) for descriptors, _ in found) < n_samples:
+        chosen = np.sort(order[start : start + step])
+        found += _draw_each(descriptor, images, chosen, seeds[chosen], quota, n_jobs)
+        start, step = start + step, 2 * step
+    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+
+
+def _draw_each(descriptor, images, chosen, seeds, quota, n_jobs):
+    def draw(indices, seeds):
+        part = [images[i] for i in indices] if isinstance(images, list) else images[indices]
+        descriptors, owners, places = describe(descriptor, part)
+        edges = np.searchsorted(owners, np.arange(len(part) + 1))
+        rows = [_draw(*edges[i : i + 2], quota, seed) for i, seed in enumerate(seeds)]
+        return [(descriptors[k], places[k]) for k in rows]
+
+    size = images_per_batch(images)
+    parts = Parallel(n_jobs=n_jobs, require="sharedmem")(
+        delayed(draw)(chosen[start : start + size], seeds[start : start + size])
+        for start in range(0, len(chosen), size)
+    )
+    return [found for part in parts for found in part]
+
+
+def _draw(start, stop, quota, seed):
+    if stop - start <= quota:
+        return np.arange(start, stop)
+    return start + np.random.default_rng(seed).choice(stop - start, quota, replace=False)
+
+
+def check_enough(n_descriptors, n_wanted, parameter):
+    """Raise ValueError where there are fewer descriptors than words or the like to learn from them."""
+    if n_descriptors < n_wanted:
+        raise ValueError(
+            f"{parameter}={n_wanted}, but the images gave only {n_descriptors} descriptors to learn from. "
+            f"Ask for fewer {parameter.removeprefix('n_')}, sample more densely, or give more or larger images."
+        )
+
+
+# --- The cells of a spatial pyramid -----------------------------------------------------------------------------------
+
+
+def n_cells(levels):
+    """Return how many cells a pyramid has: 1 on level 0, 4 on level 1, 16 on level 2."""
+    return sum(4**level for level in range(levels))
+
+
+def cell_names(levels):
+    """Return names such as ``level1_cell2``, level by level and row by row."""
+    return [f"level{level}_cell{cell}" for level in range(levels) for cell in range(4**level)]
+
+
+def finest_cells(described, levels):
+    """Return the cell of each descriptor on the finest level, counted through all images, int64."""
+    side = 2 ** (levels - 1)
+    row, col = np.clip((described.places * side).astype(np.int64), 0, side - 1).T
+    return described.owners * side**2 + row * side + col
+
+
+def all_cells(finest, levels, merge=np.add):
+    """Return all levels (n_images, n_cells, ...) of a pyramid whose finest is given, (n_images * n_finest, ...).
+
+    A cell merges its four quarters.
+    """
+    side = 2 ** (levels - 1)
+    stages = [finest.reshape(-1, side, side, *finest.shape[1:])]
+    while side > 1:
+        side //= 2
+        last = stages[-1]
+        stages.append(reduce(merge, [last[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]))
+    return np.concatenate([stage.reshape(len(stage), -1, *finest.shape[1:]) for stage in reversed(stages)], axis=1)
+
+
+# --- Scaling ----------------------------------------------------------------------------------------------------------
+
+
+def scale_to_unit(values, order=2):
+    """Scale along the last axis, in place, to a norm of 1; zeros stay as they are."""
+    total = np.linalg.norm(values, ord=order, axis=-1, keepdims=True)
+    values /= np.where(total > 0, total, 1)
+
+
+def unit_cells(values):
+    """Scale the cells of (n_images, n_cells, n_numbers) to length 1, then the images; return these flat."""
+    scale_to_unit(values)
+    rows = values.reshape(len(values), -1)
+    if values.shape[1] > 1:
+        scale_to_unit(rows)
+    return rows
+
+
+def signed_power(values, power):
+    """Raise magnitudes to a power, in place, and keep the signs."""
+    if power == 1:
+        return
+    magnitudes = np.abs(values)
+    np.copysign(np.sqrt(magnitudes) if power == 0.5 else magnitudes**power, values, out=values)
+
+
+# --- Checks -----------------------------------------------------------------------------------------------------------
+
+
+def as_floats(values, name):
+    """Return C-contiguous float32; raise ValueError for NaN and numbers beyond 1e6."""
+    values = np.ascontiguousarray(values, np.float32)
+    if not max(values.max(initial=0), -values.min(initial=0)) <= _LARGEST:  # NaN fails too
+        raise ValueError(f"{name} hold NaN, or numbers beyond {_LARGEST:g}. Mend, drop or scale them.")
+    return values
+
+
+def as_words(descriptors, vocabulary):
+    """Return both as floats; raise ValueError if they do not fit together."""
+    descriptors, vocabulary = as_floats(descriptors, "descriptors"), as_floats(vocabulary, "words")
+    if descriptors.ndim != 2 or vocabulary.ndim != 2 or descriptors.shape[1] != vocabulary.shape[1]:
+        raise ValueError(
+            f"descriptors have shape {descriptors.shape} and the vocabulary {vocabulary.shape}; "
+            "expected (n, n_dims) and (n_words, n_dims)."
+        )
+    if len(vocabulary) == 0:
+        raise ValueError("The vocabulary has no words.")
+    return descriptors, vocabulary
+
+
+def fraction(value, name):
+    """Return a number above 0 and up to 1, or raise a ValueError that names the parameter."""
+    if isinstance(value, bool) or not np.isscalar(value) or isinstance(value, str) or not 0 < value <= 1:
+        raise ValueError(f"{name}={value!r}; expected a number above 0 and up to 1.")
+    return float(value)

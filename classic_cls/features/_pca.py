@@ -1,0 +1,26 @@
+"""Principal components of local descriptors."""
+
+import numpy as np
+
+from .. import _native
+
+
+def learn_pca(points, n_dims):
+    """Return the mean of `points` and their `n_dims` axes of largest variance, (n_dims, n_columns), float32."""
+    if n_dims > points.shape[1]:
+        raise ValueError(
+            f"n_dims={n_dims}, but the descriptors have only {points.shape[1]} numbers. Ask for fewer, or None for all."
+        )
+    mean = points.mean(0, dtype=np.float64)
+    centered = points - mean
+    axes = np.linalg.eigh(centered.T @ centered)[1][:, ::-1][:, :n_dims].T
+    strongest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1)
+    return mean.astype(np.float32), np.ascontiguousarray(axes * np.sign(strongest), np.float32)
+
+
+def project(points, mean, components):
+    """Return ``(points - mean) @ components.T``, float32; a row is the same whatever rows are beside it."""
+    out = np.empty((len(points), len(components)), np.float32)
+    offsets = -components.astype(np.float64) @ mean
+    _native.kernels.project(points, components, offsets.astype(np.float32), out)
+    return out

@@ -1,0 +1,227 @@
+// How the descriptors of a cell would move the means and variances of a Gaussian mixture.
+//
+// The log density of a descriptor x under a component is a product of (x, x^2) with (mean, -1/2) / variance, plus an
+// offset: one matrix product for all components. Nearly all posteriors are negligible, so that what is summed, the
+// descriptor's deviation from the mean in standard deviations, is found only for the few that are not.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <algorithm>
+
+#include "_gemm.h"
+
+namespace nb = nanobind;
+using gemm::kBlock;
+using gemm::kColumns;
+using simd::kLanes;
+using V = simd::Vec<float>;
+
+namespace {
+
+constexpr float kNegligible = 1e-8f;  // a posterior; what it would add stays below the features' rounding
+
+// Where the components lie on average. Far from there x^2 and what is subtracted from it would be large and nearly equal.
+std::vector<float> find_center(const float* weights, const float* means, long n_components, long n_dims) {
+  std::vector<float> center(n_dims);
+  double total = 0;
+  for (long k = 0; k < n_components; ++k) total += weights[k];
+  for (long i = 0; i < n_dims; ++i) {
+    double sum = 0;
+    for (long k = 0; k < n_components; ++k) sum += double(weights[k]) * means[k * n_dims + i];
+    center[i] = float(sum / total);
+  }
+  return center;
+}
+
+// A descriptor that may belong to some component.
+struct Match {
+  long row;
+  float posterior;
+};
+
+class Mixture {
+ public:
+  Mixture(const float* weights, const float* means, const float* variances, long n_components, long n_dims)
+      : n_components_(n_components), n_dims_(n_dims), center_(find_center(weights, means, n_components, n_dims)),
+        means_(means, means + n_components * n_dims), scales_(n_components * n_dims),
+        panels_(factors(variances).data(), n_components, 2 * n_dims) {
+    set_offsets(weights, variances);
+  }
+  long n_components() const { return n_components_; }
+  long n_dims() const { return n_dims_; }
+  long padded() const { return panels_.count() * kColumns; }
+
+  // Writes the descriptor, about the mixture's center, and its squares: what densities() multiplies.
+  void prepare(const float* descriptor, float* to) const {
+    for (long i = 0; i < n_dims_; ++i) {
+      to[i] = descriptor[i] - center_[i];
+      to[n_dims_ + i] = to[i] * to[i];
+    }
+  }
+  // The log densities, but for a constant, of kBlock prepared descriptors; -infinity behind the last component.
+  void densities(const float* prepared, float* out) const {
+    for (long p = 0; p < panels_.count(); ++p)
+      gemm::multiply(prepared, kBlock, 2 * n_dims_, 2 * n_dims_, panels_[p], offsets_[2 * p], offsets_[2 * p + 1],
+                     [&](long r, V a, V b) {
+                       simd::store(out + r * padded() + p * kColumns, a);
+                       simd::store(out + r * padded() + p * kColumns + kLanes<float>, b);
+                     });
+  }
+  // Adds posterior * z and posterior * (z^2 - 1), z the deviation from component k in standard deviations.
+  void add(const float* descriptors, const Match* from, const Match* to, long k, float* first, float* second) const {
+    const float *mean = &means_[k * n_dims_], *scale = &scales_[k * n_dims_];
+    long i = 0;
+    for (; i + kLanes<float> <= n_dims_; i += kLanes<float>) {
+      const V m = simd::load(mean + i), s = simd::load(scale + i);
+      V a = simd::load(first + i), b = simd::load(second + i);
+      for (const Match* match = from; match != to; ++match) {
+        const V g = simd::splat<V>(match->posterior), z = (simd::load(descriptors + match->row * n_dims_ + i) - m) * s;
+        a = simd::fma(g, z, a);
+        b = simd::fma(g, simd::fma(z, z, simd::splat<V>(-1.f)), b);
+      }
+      simd::store(first + i, a), simd::store(second + i, b);
+    }
+    for (; i < n_dims_; ++i)
+      for (const Match* match = from; match != to; ++match) {
+        const float z = (descriptors[match->row * n_dims_ + i] - mean[i]) * scale[i];
+        first[i] += match->posterior * z;
+        second[i] += match->posterior * (z * z - 1);
+      }
+  }
+
+ private:
+  long n_components_, n_dims_;
+  std::vector<float> center_, means_, scales_;
+  gemm::Panels panels_;
+  std::vector<V> offsets_;
+
+  double centered_mean(long k, long i) const { return double(means_[k * n_dims_ + i]) - center_[i]; }
+  // Also finds the scales.
+  std::vector<float> factors(const float* variances) {
+    std::vector<float> factors(2 * means_.size());
+    for (long k = 0, j = 0; k < n_components_; ++k)
+      for (long i = 0; i < n_dims_; ++i, ++j) {
+        scales_[j] = float(1 / std::sqrt(double(variances[j])));
+        factors[2 * k * n_dims_ + i] = float(centered_mean(k, i) / variances[j]);
+        factors[(2 * k + 1) * n_dims_ + i] = float(-0.5 / variances[j]);
+      }
+    return factors;
+  }
+  void set_offsets(const float* weights, const float* variances) {
+    offsets_.resize(2 * panels_.count());
+    float* to = reinterpret_cast<float*>(offsets_.data());
+    std::fill_n(to, padded(), -INFINITY);
+    for (long k = 0; k < n_components_; ++k) {
+      double offset = std::log(double(weights[k]));
+      for (long i = 0; i < n_dims_; ++i) {
+        const double mean = centered_mean(k, i), variance = variances[k * n_dims_ + i];
+        offset -= 0.5 * (std::log(variance) + mean * mean / variance);
+      }
+      to[k] = float(offset);
+    }
+  }
+};
+
+// Turns a descriptor's log densities into what is proportional to its posteriors, and returns their sum.
+float exponentiate(float* densities, long n) {
+  V most = simd::load(densities), sum{};
+  for (long k = kLanes<float>; k < n; k += kLanes<float>) most = simd::max(most, simd::load(densities + k));
+  const V largest = simd::splat<V>(simd::largest(most));
+  for (long k = 0; k < n; k += kLanes<float>) {
+    const V e = simd::exp(simd::load(densities + k) - largest);
+    simd::store(densities + k, e);
+    sum += e;
+  }
+  return simd::sum(sum);
+}
+
+// The descriptors that may belong to each component.
+class Matches {
+ public:
+  explicit Matches(long n_components) : of_component_(n_components) {}
+  void find(const float* posteriors, long n, float sum, long row) {
+    const V least = simd::splat<V>(kNegligible * sum);
+    const float scale = 1 / sum;
+    for (long start = 0; start < n; start += kLanes<float>)
+      for (unsigned left = simd::bits(simd::load(posteriors + start) > least); left; left &= left - 1) {
+        const long k = start + __builtin_ctz(left);
+        of_component_[k].push_back({row, posteriors[k] * scale});
+      }
+  }
+  // Calls take(component, from, to) for those of one component in one cell, in the order of rows, and forgets them.
+  template <class Take>
+  void take_all(const int64_t* cells, Take&& take) {
+    for (size_t k = 0; k < of_component_.size(); ++k) {
+      const Match *from = of_component_[k].data(), *end = from + of_component_[k].size();
+      while (from != end) {
+        const int64_t cell = cells[from->row];
+        const Match* to = std::find_if(from, end, [&](const Match& match) { return cells[match.row] != cell; });
+        take(long(k), from, to);
+        from = to;
+      }
+      of_component_[k].clear();
+    }
+  }
+
+ private:
+  std::vector<std::vector<Match>> of_component_;
+};
+
+// So many descriptors are matched before any is summed: a component's sums then stay in registers for several.
+constexpr long kGroup = 10 * kBlock;
+
+void add_descriptors(const float* descriptors, long n, const int64_t* cells, const Mixture& mixture, float* counts,
+                     float* sums) {
+  const long n_dims = mixture.n_dims(), padded = mixture.padded(), n_components = mixture.n_components();
+  const long depth = 2 * n_dims, half = n_components * n_dims;
+  std::vector<float> prepared(kBlock * depth), densities(kBlock * padded);
+  Matches matches(n_components);
+  for (long start = 0; start < n; start += kBlock) {
+    const long end = std::min(start + kBlock, n);
+    for (long r = start; r < end; ++r) mixture.prepare(descriptors + r * n_dims, &prepared[(r - start) * depth]);
+    mixture.densities(prepared.data(), densities.data());
+    for (long r = start; r < end; ++r) {
+      float* row = &densities[(r - start) * padded];
+      matches.find(row, padded, exponentiate(row, padded), r);
+    }
+    if (end < n && end % kGroup != 0) continue;
+    matches.take_all(cells, [&](long k, const Match* from, const Match* to) {
+      const int64_t cell = cells[from->row];
+      float* first = sums + cell * 2 * half + k * n_dims;
+      for (const Match* match = from; match != to; ++match) counts[cell * n_components + k] += match->posterior;
+      mixture.add(descriptors, from, to, k, first, first + half);
+    });
+  }
+}
+
+using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Cells = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Counts = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Sums = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+void fisher_sums(Matrix descriptors, Cells cells, Vector weights, Matrix means, Matrix variances, Counts counts,
+                 Sums sums) {
+  const size_t n_components = means.shape(0), n_dims = means.shape(1);
+  const long n = long(descriptors.shape(0));
+  const int64_t n_cells = int64_t(sums.shape(0)), *cell = cells.data();
+  if (descriptors.shape(1) != n_dims || long(cells.shape(0)) != n || weights.shape(0) != n_components ||
+      variances.shape(0) != n_components || variances.shape(1) != n_dims || int64_t(counts.shape(0)) != n_cells ||
+      counts.shape(1) != n_components || sums.shape(1) != 2 || sums.shape(2) != n_components ||
+      sums.shape(3) != n_dims || n_components < 1 ||
+      !std::all_of(cell, cell + n, [&](int64_t c) { return c >= 0 && c < n_cells; }))
+    throw std::invalid_argument("fisher_sums: descriptors, cells, mixture, counts and sums do not fit together");
+  nb::gil_scoped_release release;
+  std::fill_n(counts.data(), counts.size(), 0.f);
+  std::fill_n(sums.data(), sums.size(), 0.f);
+  const Mixture mixture(weights.data(), means.data(), variances.data(), long(n_components), long(n_dims));
+  add_descriptors(descriptors.data(), n, cell, mixture, counts.data(), sums.data());
+}
+
+}  // namespace
+
+void bind_fisher_vector(nb::module_& m) {
+  m.def("fisher_sums", &fisher_sums, nb::arg("descriptors").noconvert(), nb::arg("cells").noconvert(),
+        nb::arg("weights").noconvert(), nb::arg("means").noconvert(), nb::arg("variances").noconvert(),
+        nb::arg("counts").noconvert(), nb::arg("sums").noconvert());
+}
