@@ -219,7 +219,7 @@ def _search(solve, alphas):
 
 def _checked_alphas(alphas):
     alphas = sorted(float(alpha) for alpha in np.atleast_1d(alphas))
-    if not alphas or not 0 < alphas[0] or not np.isfinite(alphas).all():
+    if not alphas or not alphas[0] > 0 or not np.isfinite(alphas).all():
         raise ValueError(f"alphas={alphas}; expected positive numbers.")
     return alphas
 
