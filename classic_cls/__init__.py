@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "kernel_map": ["RBFNystroem"],
         "pipelines": [
             "PIPELINES",
+            "make_baseline",
             "make_bovw_svm",
             "make_color_forest",
             "make_hog_color_svm",

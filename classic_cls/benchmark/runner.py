@@ -21,7 +21,7 @@ from sklearn.utils import Bunch
 from .._images import as_pixels
 from ..datasets import load_dataset
 from ..features.resize import Resize
-from ..pipelines import PIPELINES
+from ..pipelines import DEFAULT_PIPELINES, PIPELINES
 from .scores import classification_scores, clustering_scores
 
 FLOORS = ("majority", "pixels-svm")
@@ -87,7 +87,8 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
     ----------
     pipelines : list of str or dict of str to estimator, default=None
         Names out of ``classic_cls.pipelines.PIPELINES``, or your own estimators that take images, by the
-        names to list them under; they are cloned, not fitted in place. None means all of PIPELINES.
+        names to list them under; they are cloned, not fitted in place. None means all of PIPELINES but "balanced" and
+        "best", which take longer.
     dataset : str, path or Bunch, default="digits"
         What :func:`classic_cls.load_dataset` reads or returns.
     random_state : int or None, default=0
@@ -156,8 +157,8 @@ def _chosen(pipelines, random_state, n_jobs):
 
 
 def check_names(names):
-    """Return `names`, or all names for None; raise a ValueError for one that is not in PIPELINES."""
-    names = list(PIPELINES) if names is None else [names] if isinstance(names, str) else list(names)
+    """Return `names`, or the default ones for None; raise a ValueError for one that is not in PIPELINES."""
+    names = DEFAULT_PIPELINES if names is None else [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in PIPELINES:
             raise ValueError(f"There is no pipeline {name!r}; choose from {', '.join(PIPELINES)}.")
