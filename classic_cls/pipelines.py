@@ -22,7 +22,7 @@ from .ridge import RidgeLOOClassifier
 
 
 def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_state=None):
-    """The strongest classical classifier that a budget allows: descriptors in a Gaussian kernel, least squares.
+    """Strongest classical classifier that a budget allows: descriptors in a Gaussian kernel, least squares.
 
     Learned patches, HOG and, but for "fast", Fisher vectors of dense SIFT are computed of an image and of its mirror
     image (where that helps, see :class:`FlipAverage`), compared with those of a sample of the training images by a
@@ -31,8 +31,8 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
     Parameters
     ----------
     preset : {"fast", "balanced", "best"}, default="balanced"
-        The budget. For 50,000 images on two cores: "fast" takes a minute or two, "balanced" about ten minutes and 6 GiB,
-        "best" about half an hour and 12 GiB. For a few hundred images all take seconds to a minute.
+        The budget. For 50,000 images on two cores: "fast" takes a minute or two, "balanced" about ten minutes, "best"
+        about half an hour. For a few hundred images all take seconds to a minute.
     image_shape : tuple of int, default=None
         ``(height, width)`` or ``(height, width, 3)`` of an image where X holds flat rows.
     n_jobs : int, default=None
@@ -203,7 +203,7 @@ def _balanced(**options):
 
 
 def _best(**options):
-    """The same with more patches and landmarks."""
+    """Balanced, with more patches and landmarks."""
     return make_baseline("best", **options)
 
 
