@@ -22,6 +22,7 @@ import os
 import platform
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -153,8 +154,8 @@ def main():
     records = []
     for preset in presets:
         for seed in seeds:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                records.append(pool.apply(run, [options | {"preset": preset, "seed": seed}]))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                records.append(pool.submit(run, options | {"preset": preset, "seed": seed}).result())
             print(json.dumps(records[-1], default=str), flush=True)
     print(_table(records).round(4).to_string(index=False))
     if output:
