@@ -3,7 +3,7 @@
 from numbers import Real
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, qr, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, qr, solve_triangular
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -100,6 +100,10 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
         weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else np.ones(len(Y))
         problem = _Problem(X, Y, weights.astype(X.dtype), max_left_out, check_random_state(self.random_state))
         best = _search(problem.solve, alphas)
+        if best.weights is None:
+            raise ValueError(
+                f"alphas={self.alphas!r} are too small for features so dependent in {X.dtype}; add larger."
+            )
         self.alpha_, self.loo_error_ = best.alpha, best.error
         self.coef_ = np.ascontiguousarray(best.weights.T.astype(X.dtype))
         self.intercept_ = (problem.target_mean - problem.mean @ best.weights).astype(X.dtype)
@@ -176,10 +180,13 @@ class _Problem:
         self.left_out_targets = Y[chosen]
 
     def solve(self, alpha):
-        """Return the solution for one alpha."""
+        """Return the solution for one alpha; of infinite error where alpha is too small for one."""
         matrix = self.gram.copy()
         matrix.flat[:: len(matrix) + 1] += alpha * self.scale
-        factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        try:
+            factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        except LinAlgError:  # features depend on each other, and alpha is below the rounding of their products
+            return _Solution(alpha, None, None, np.inf)
         weights = cho_solve((factor, True), self.moments, check_finite=False)
         half = solve_triangular(factor, self.rows.T, lower=True, check_finite=False)
         leverages = self.row_weights * np.einsum("ij,ij->j", half, half)[:, None] + self.shares

@@ -232,6 +232,17 @@ def test_constant_and_repeated_features_and_rows(dtype):
     assert model.score(padded, y) >= RidgeLOOClassifier().fit(X, y).score(X, y) - 0.05
 
 
+def test_alphas_below_the_rounding_are_passed_over():
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(20000, 10))
+    X, y = (few @ rng.normal(size=(10, 60)) + 3).astype(np.float32), few[:, 0] > 0
+    with pytest.raises(ValueError, match="too small for features so dependent in float32"):
+        RidgeLOOClassifier([1e-9]).fit(X, y)
+    model = RidgeLOOClassifier([1e-9, 1e-8, 1.0]).fit(X, y)
+    assert model.alpha_ == 1
+    assert model.score(X, y) > 0.97
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
