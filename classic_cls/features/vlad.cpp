@@ -35,51 +35,65 @@ class Members {
   std::vector<long> ends_, rows_;
 };
 
-// Principal axes, as columns.
+constexpr long kTogether = 4;  // sums that are projected at a time, for what is read of the axes to serve them all
+
+// Principal axes, two registers of them side by side.
 class Axes {
  public:
   Axes(const float* axes, long n_axes, long depth)
-      : n_axes_(n_axes), depth_(depth), padded_(simd::round_up(n_axes, kWide)), columns_(depth * padded_) {
+      : n_axes_(n_axes), depth_(depth), panels_((n_axes + kWide - 1) / kWide * depth * 2) {
+    double* to = reinterpret_cast<double*>(panels_.data());
     for (long k = 0; k < n_axes; ++k)
-      for (long i = 0; i < depth; ++i) columns_[i * padded_ + k] = axes[k * depth + i];
+      for (long i = 0; i < depth; ++i) to[(k / kWide * depth + i) * kWide + k % kWide] = axes[k * depth + i];
   }
-  // Adds the products of the axes with `x`.
-  void add_products(const double* x, double* to) const {
-    for (long start = 0; start < n_axes_; start += kWide) {
-      V sums[4] = {};
-      for (long i = 0; i < depth_; ++i) {
-        const double* column = &columns_[i * padded_ + start];
-        const V xi = simd::splat<V>(x[i]);
-        for (int k = 0; k < 4; ++k) sums[k] = simd::fma(xi, simd::load<V>(column + k * kLanes<double>), sums[k]);
+  // Adds to to[r] the products of the axes with the r-th of kTogether rows.
+  void add_products(const double* rows, double* const* to) const {
+    const V* panel = panels_.data();
+    for (long start = 0; start < n_axes_; start += kWide, panel += 2 * depth_) {
+      V left[kTogether] = {}, right[kTogether] = {};
+      for (long i = 0; i < depth_; ++i)
+        for (long r = 0; r < kTogether; ++r) {
+          const V x = simd::splat<V>(rows[r * depth_ + i]);
+          left[r] = simd::fma(x, panel[2 * i], left[r]);
+          right[r] = simd::fma(x, panel[2 * i + 1], right[r]);
+        }
+      for (long r = 0; r < kTogether; ++r) {
+        double both[kWide];
+        simd::store(both, left[r]), simd::store(both + kLanes<double>, right[r]);
+        for (long k = start; k < std::min(start + kWide, n_axes_); ++k) to[r][k] += both[k - start];
       }
-      double all[kWide];
-      for (int k = 0; k < 4; ++k) simd::store(all + k * kLanes<double>, sums[k]);
-      for (long k = start; k < std::min(start + kWide, n_axes_); ++k) to[k] += all[k - start];
     }
   }
 
  private:
-  static constexpr long kWide = 4 * kLanes<double>;
-  long n_axes_, depth_, padded_;
-  std::vector<double> columns_;
+  static constexpr long kWide = 2 * kLanes<double>;
+  long n_axes_, depth_;
+  std::vector<V> panels_;
 };
 
 // Without axes the descriptors stay as they are.
 void add_residuals(const float* descriptors, long depth, const Members& members, const Axes* axes, const double* words,
                    long n_words, long n_dims, long n_cells, double* sums) {
-  std::vector<double> sum(depth);
+  std::vector<double> rows(kTogether * depth), unused(n_dims);
+  double* to[kTogether];
+  long waiting = 0;
+  const auto project = [&] {
+    std::fill(to + waiting, to + kTogether, unused.data());
+    if (waiting > 0) axes->add_products(rows.data(), to);
+    waiting = 0;
+  };
   for (long k = 0; k < n_cells * n_words; ++k, sums += n_dims) {
     const long *from = members.begin(k), *end = members.end(k);
     const double count = double(end - from), *word = words + k % n_words * n_dims;
     for (long i = 0; i < n_dims; ++i) sums[i] = from == end ? 0 : -count * word[i];
     if (from == end) continue;
-    std::fill(sum.begin(), sum.end(), 0.0);
+    double* sum = axes ? &rows[waiting * depth] : sums;
+    if (axes) std::fill_n(sum, depth, 0.0), to[waiting++] = sums;
     for (; from != end; ++from)
       for (long i = 0; i < depth; ++i) sum[i] += descriptors[*from * depth + i];
-    if (axes) axes->add_products(sum.data(), sums);
-    else
-      for (long i = 0; i < depth; ++i) sums[i] += sum[i];
+    if (waiting == kTogether) project();
   }
+  project();
 }
 
 using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
