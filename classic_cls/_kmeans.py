@@ -27,7 +27,7 @@ def kmeans(points, n_clusters, rng, n_jobs=None):
     Lloyd's algorithm from random points: k-means++ would take longer than the rest and lower the inertia by less than
     1 %. A center without points stays where it is.
     """
-    centers = points[rng.choice(len(points), n_clusters, replace=False)]
+    centers = _random_points(points, n_clusters, rng)
     labels = None
     for _ in range(_ITERATIONS):
         before, labels = labels, nearest(points, centers, n_jobs)
@@ -53,6 +53,17 @@ def spherical_kmeans(points, n_clusters, rng, n_jobs=None):
         sums = _sums(points, labels, len(both), weights)
         centers = normalize(centers + sums[:n_clusters] - sums[n_clusters:])
     return centers
+
+
+def _random_points(points, n, rng):
+    """Return `n` random points, no two the same unless too few differ: flat areas give many that are zero."""
+    order, distinct = rng.permutation(len(points)), {}
+    for i in order:
+        distinct.setdefault(points[i].tobytes(), i)
+        if len(distinct) == n:
+            break
+    chosen = list(distinct.values())
+    return points[chosen + order[: n - len(chosen)].tolist()]
 
 
 def _sums(points, labels, n_clusters, weights=None):

@@ -1,7 +1,9 @@
 """The Gaussian kernel as a feature map, so that a linear classifier behind it is a kernel machine."""
 
+from numbers import Real
+
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.extmath import randomized_svd
@@ -90,7 +92,7 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             If X holds NaN or infinity, or a parameter is out of range.
         """
         n_components = positive_int(self.n_components, "n_components")
-        if not 0 < self.bandwidth < np.inf:
+        if not isinstance(self.bandwidth, Real) or not 0 < self.bandwidth < np.inf:
             raise ValueError(f"bandwidth={self.bandwidth!r}; expected a positive number.")
         X = validate_data(self, X, dtype=[np.float32, np.float64])
         rng = check_random_state(self.random_state)
@@ -99,9 +101,11 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.axes_ = None if self.n_dims is None else _principal_axes(landmarks - self.center_, self.n_dims, rng)
         self.components_ = self._project(landmarks)
         self.gamma_ = 1 / (2 * self.bandwidth**2 * _median_squared_distance(self.components_[:_PAIRED]))
-        kernel = _rbf(self.components_, self.components_, self.gamma_).astype(np.float64)
-        kernel.flat[:: len(kernel) + 1] = 1 + _JITTER
-        self.normalization_ = cholesky(kernel, lower=True, overwrite_a=True).astype(X.dtype)
+        try:
+            factor = _factor(self.components_, self.gamma_)
+        except LinAlgError:  # Rows near to each other and far from the others: float32 hasn't the digits.
+            factor = _factor(self.components_.astype(np.float64), self.gamma_)
+        self.normalization_ = factor.astype(X.dtype)
         return self
 
     def transform(self, X):
@@ -160,6 +164,13 @@ def _rbf(a, b, gamma):
     kernel = _squared_distances(a, b)
     kernel *= -gamma
     return np.exp(kernel, out=kernel)
+
+
+def _factor(landmarks, gamma):
+    """Return the Cholesky factor of the landmarks' kernel."""
+    kernel = _rbf(landmarks, landmarks, gamma).astype(np.float64)
+    kernel.flat[:: len(kernel) + 1] = 1 + _JITTER
+    return cholesky(kernel, lower=True, overwrite_a=True)
 
 
 def _median_squared_distance(rows):

@@ -1,7 +1,9 @@
 """Least-squares classification whose regularisation is chosen by leave-one-out, in one pass over many rows."""
 
+from numbers import Real
+
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, qr, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, qr, solve_triangular
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -9,6 +11,8 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state, compute_sample_weight, gen_batches
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from ._images import positive_int
 
 _ALPHAS = tuple(10.0**k for k in np.arange(-5, 3.5, 0.5))
 _ROWS = 4096  # at a time
@@ -90,12 +94,16 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
             If X holds NaN or infinity, y has one class only, or an alpha is not positive.
         """
         X, y = validate_data(self, X, y, dtype=[np.float32, np.float64], multi_output=True)
-        alphas = _checked_alphas(self.alphas)
+        alphas, max_left_out = _checked_alphas(self.alphas), positive_int(self.max_left_out, "max_left_out")
         y = column_or_1d(y, warn=True) if y.shape[1:] in ((), (1,)) else y
         Y = self._targets(y)
         weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else np.ones(len(Y))
-        problem = _Problem(X, Y, weights.astype(X.dtype), self.max_left_out, check_random_state(self.random_state))
+        problem = _Problem(X, Y, weights.astype(X.dtype), max_left_out, check_random_state(self.random_state))
         best = _search(problem.solve, alphas)
+        if best.weights is None:
+            raise ValueError(
+                f"alphas={self.alphas!r} are too small for features so dependent in {X.dtype}; add larger."
+            )
         self.alpha_, self.loo_error_ = best.alpha, best.error
         self.coef_ = np.ascontiguousarray(best.weights.T.astype(X.dtype))
         self.intercept_ = (problem.target_mean - problem.mean @ best.weights).astype(X.dtype)
@@ -109,7 +117,7 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
         self._binarizer = LabelBinarizer(neg_label=-1).fit(y)
         self.classes_ = self._binarizer.classes_
         if len(self.classes_) < 2 and not self._multilabel:
-            raise ValueError(f"y has one class only, {self.classes_[0]!r}; expected two or more.")
+            raise ValueError(f"y has one class only, {self.classes_.tolist()}; expected two or more.")
         return self._binarizer.transform(y).astype(np.float64)
 
     def decision_function(self, X):
@@ -163,17 +171,22 @@ class _Problem:
         self.rotation, X, center = _narrowed(X, self.mean)
         gram, moments = _normal_equations(X, Y - self.target_mean, center, weights)
         self.gram, self.moments = gram, moments
-        self.scale = np.trace(gram) / len(X) or 1.0
+        self.scale = np.trace(gram) / len(X)
+        if self.scale <= (10 * np.finfo(self.mean.dtype).eps) ** 2 * (self.mean @ self.mean):  # no more than rounding
+            self.scale = 1.0
         chosen = np.sort(rng.permutation(len(X))[:max_left_out])
         self.rows = (X[chosen] - center).astype(np.float64)
         self.row_weights, self.shares = weights[chosen, None], share[chosen, None]
         self.left_out_targets = Y[chosen]
 
     def solve(self, alpha):
-        """Return the solution for one alpha."""
+        """Return the solution for one alpha; of infinite error where alpha is too small for one."""
         matrix = self.gram.copy()
         matrix.flat[:: len(matrix) + 1] += alpha * self.scale
-        factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        try:
+            factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        except LinAlgError:  # features depend on each other, and alpha is below the rounding of their products
+            return _Solution(alpha, None, None, np.inf)
         weights = cho_solve((factor, True), self.moments, check_finite=False)
         half = solve_triangular(factor, self.rows.T, lower=True, check_finite=False)
         leverages = self.row_weights * np.einsum("ij,ij->j", half, half)[:, None] + self.shares
@@ -218,10 +231,10 @@ def _search(solve, alphas):
 
 
 def _checked_alphas(alphas):
-    alphas = sorted(float(alpha) for alpha in np.atleast_1d(alphas))
-    if not alphas or not alphas[0] > 0 or not np.isfinite(alphas).all():
-        raise ValueError(f"alphas={alphas}; expected positive numbers.")
-    return alphas
+    values = [alphas] if np.ndim(alphas) == 0 else list(alphas)
+    if not values or not all(isinstance(alpha, Real) and 0 < alpha < np.inf for alpha in values):
+        raise ValueError(f"alphas={alphas!r}; expected positive numbers.")
+    return sorted(float(alpha) for alpha in values)
 
 
 def _probability_scale(scores, targets, multilabel):

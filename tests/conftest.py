@@ -22,6 +22,13 @@ def crops(n, height, width, seed=0):
     return np.stack([photo[y : y + height, x : x + width] for y, x in corners])
 
 
+def photographs():
+    """Return five photographs, (5, 128, 128, 3) uint8; the last two with large areas of one colour."""
+    coins, camera = (np.stack([photo] * 3, -1) for photo in (data.coins(), data.camera()))
+    photos = data.astronaut()[::4, ::4], data.chelsea()[:256:2, :256:2], coins[:256:2, :256:2], camera[::4, ::4]
+    return np.stack([*photos, data.coffee()[:128, :128]])
+
+
 @pytest.fixture(scope="session")
 def photos():
     """Six colour crops of odd size and two of noise, (8, 37, 45, 3) uint8."""

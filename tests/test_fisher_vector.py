@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 import skimage.feature
-from conftest import crops
+from conftest import crops, photographs
 from sklearn.mixture import GaussianMixture
 
 from classic_cls import DenseSIFT, FisherVector, KeypointSIFT, _native, fisher_vector
@@ -122,10 +122,24 @@ def test_images_equal_the_reference(body, descriptor, levels, n_dims, append_pos
     encode = partial(reference.fisher_vector, **mixture, power=0.5, norm="l2")
     for row, (points, positions) in zip(model.transform(images), descriptor.describe(images), strict=True):
         if n_dims:
-            points = (points - model.mean_) @ model.components_.T
+            points = (points - model.mean_.astype(float)) @ model.components_.T.astype(float)
         if append_position:
             points = np.c_[points, (positions[:, ::-1] + 0.5) / [60, 53] - 0.5]
         expected = reference.pyramid(encode, points, positions, (53, 60), levels)
+        np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("root", [False, True])
+@pytest.mark.parametrize("n_dims", [None, 64])
+def test_photographs_equal_the_reference(body, n_dims, root):
+    # Flat areas give descriptors of zeros and a very narrow Gaussian around them, among wide ones far away.
+    images = photographs()
+    model = FisherVector(DenseSIFT(root=root), 16, n_dims, random_state=0).fit(images)
+    for row, (points, positions) in zip(model.transform(images), model.descriptor_.describe(images), strict=True):
+        if n_dims:
+            points = (points - model.mean_.astype(float)) @ model.components_.T.astype(float)
+        points = np.c_[points, (positions[:, ::-1] + 0.5) / 128 - 0.5]
+        expected = reference.fisher_vector(points, model.weights_, model.means_, model.variances_, 0.5, "l2")
         np.testing.assert_allclose(row, expected, atol=1e-4)
 
 

@@ -3,9 +3,9 @@ from functools import partial
 import numpy as np
 import pytest
 import reference
-from conftest import crops
+from conftest import crops, photographs
 
-from classic_cls import VLAD, DenseSIFT, KeypointSIFT, _native, vlad
+from classic_cls import VLAD, DenseSIFT, KeypointSIFT, _native, dense_sift, vlad
 from classic_cls.features._pca import learn_pca, project
 
 
@@ -40,10 +40,12 @@ def test_intra_makes_words_that_occur_equal():
     np.testing.assert_allclose(lengths, [3**-0.5] * 3 + [0], atol=1e-6)
 
 
-def test_rounding_is_not_scaled_up(body):
+def test_residuals_that_nearly_vanish(body):
     vocabulary = np.random.default_rng(0).random((3, 8), dtype=np.float32)
     descriptors = np.repeat(vocabulary * np.float32(1 + 1e-6), 50, axis=0)
-    np.testing.assert_array_equal(vlad(descriptors, vocabulary), np.zeros(24))
+    np.testing.assert_allclose(
+        vlad(descriptors, vocabulary), reference.vlad(descriptors, vocabulary, 0.5, "intra"), atol=1e-4
+    )
 
 
 def test_no_descriptors_give_zeros(body):
@@ -75,24 +77,48 @@ def test_bad_powers_are_refused(power):
 @pytest.mark.parametrize("cell", [-1, 1])
 def test_the_kernel_refuses_what_lies_outside(body, label, cell):
     for labels, cells in (([0, label], [0, 0]), ([0, 1], [0, cell])):
-        arrays = np.array(labels, np.int32), np.array(cells, np.int64), np.zeros((1, 2, 3), np.float32)
+        arrays = np.zeros((2, 3)), np.array(labels, np.int32), np.array(cells, np.int64), np.zeros((1, 2, 3))
         with pytest.raises(ValueError, match="fit together"):
-            _native.kernels.residual_sums(np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32), *arrays)
+            _native.kernels.residual_sums(np.zeros((2, 3), np.float32), None, *arrays)
 
 
 @pytest.mark.parametrize("descriptor", [DenseSIFT(step=5, bin_size=(3, 4), root=True), KeypointSIFT()])
 @pytest.mark.parametrize("levels", [1, 3])
 @pytest.mark.parametrize("n_dims", [None, 20])
 def test_images_equal_the_reference(body, descriptor, levels, n_dims):
-    # Learned from other images: where a word is the mean of an image's descriptors, only rounding is left to scale.
     images = crops(5, 53, 60)
     model = VLAD(descriptor, 6, n_dims, levels, random_state=0).fit(crops(40, 53, 60, seed=1))
     encode = partial(reference.vlad, vocabulary=model.vocabulary_, power=0.5, norm="intra")
     for row, (points, positions) in zip(model.transform(images), descriptor.describe(images), strict=True):
         if n_dims:
-            points = ((points - model.mean_) @ model.components_.T).astype(np.float32)
+            points = (points - model.mean_.astype(float)) @ model.components_.T.astype(float)
         expected = reference.pyramid(encode, points, positions, (53, 60), levels)
         np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["words of all photographs", "words of its own"])
+@pytest.mark.parametrize("root", [False, True])
+@pytest.mark.parametrize("n_dims", [None, 64])
+def test_photographs_equal_the_reference(n_dims, root, own):
+    # Flat areas give descriptors of zeros and a word on top of them; and where a word is the mean of no descriptors
+    # but the image's, only its rounding is left. Scaled to length 1, both show every digit.
+    images = photographs()
+    assert all((points == 0).all(1).mean() > 0.1 for points in dense_sift(images[3:], root=root))
+    for training, described in [(images[i : i + 1],) * 2 for i in range(5)] if own else [(images, images)]:
+        model = VLAD(DenseSIFT(root=root), 32, n_dims, 2, random_state=0).fit(training)
+        encode = partial(reference.vlad, vocabulary=model.vocabulary_, power=0.5, norm="intra")
+        found = model.transform(described), model.descriptor_.describe(described)
+        for row, (points, positions) in zip(*found, strict=True):
+            if n_dims:
+                points = (points - model.mean_.astype(float)) @ model.components_.T.astype(float)
+            expected = reference.pyramid(encode, points, positions, (128, 128), 2)
+            np.testing.assert_allclose(row, expected, atol=1e-6)
+
+
+def test_no_two_words_are_the_same():
+    images = np.concatenate([photographs(), np.full((8, 128, 128, 3), 99, np.uint8)])  # three in four are flat
+    vocabulary = VLAD(n_words=64, random_state=0).fit(images).vocabulary_
+    assert len(np.unique(vocabulary.round(5), axis=0)) == 64
 
 
 def test_unscaled_cells_add_up():
@@ -146,7 +172,7 @@ def test_principal_components_are_those_of_scikit_learn():
     theirs = PCA(4).fit(points)
     np.testing.assert_allclose(mean, theirs.mean_, atol=1e-5)
     np.testing.assert_allclose(np.abs((axes * theirs.components_).sum(1)), 1, atol=1e-5)
-    np.testing.assert_allclose(np.abs(project(points, mean, axes)), np.abs(theirs.transform(points)), atol=1e-4)
+    np.testing.assert_allclose(np.abs(project(points, axes, mean)), np.abs(theirs.transform(points)), atol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "n_axes", "n_dims"), [(0, 3, 5), (1, 1, 1), (29, 31, 33), (50, 64, 128)])
@@ -154,10 +180,10 @@ def test_projection(body, n, n_axes, n_dims):
     points, axes = arrays(n, n_axes, n_dims)
     mean = np.arange(n_dims, dtype=np.float32) / n_dims
     expected = (points.astype(float) - mean) @ axes.astype(float).T
-    projected = project(points, mean, axes)
+    projected = project(points, axes, mean)
     np.testing.assert_allclose(projected, expected, atol=1e-4)
     for row, alone in zip(projected, points, strict=True):
-        np.testing.assert_array_equal(project(alone[None], mean, axes)[0], row)
+        np.testing.assert_array_equal(project(alone[None], axes, mean)[0], row)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def finest_cells(described, levels):
     return described.owners * side**2 + row * side + col
 
 
-def all_cells(finest, levels, merge=np.add):
+def all_cells(finest, levels, merge=np.add, dtype=None):
     """Return all levels (n_images, n_cells, ...) of a pyramid whose finest is given, (n_images * n_finest, ...).
 
     A cell merges its four quarters.
@@ -119,7 +119,8 @@ def all_cells(finest, levels, merge=np.add):
         side //= 2
         last = stages[-1]
         stages.append(reduce(merge, [last[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]))
-    return np.concatenate([stage.reshape(len(stage), -1, *finest.shape[1:]) for stage in reversed(stages)], axis=1)
+    parts = [stage.reshape(len(stage), -1, *finest.shape[1:]) for stage in reversed(stages)]
+    return np.concatenate(parts, axis=1, dtype=dtype)
 
 
 # --- Scaling ----------------------------------------------------------------------------------------------------------

@@ -18,9 +18,18 @@ def learn_pca(points, n_dims):
     return mean.astype(np.float32), np.ascontiguousarray(axes * np.sign(strongest), np.float32)
 
 
-def project(points, mean, components):
-    """Return ``(points - mean) @ components.T``, float32; a row is the same whatever rows are beside it."""
-    out = np.empty((len(points), len(components)), np.float32)
-    offsets = -components.astype(np.float64) @ mean
-    _native.kernels.project(points, components, offsets.astype(np.float32), out)
+def project(points, components, mean=None):
+    """Return ``(points - mean) @ components.T``, float32; a row is the same whatever rows are beside it.
+
+    Without a mean, what is zero stays zero, exactly.
+    """
+    out, shift = np.empty((len(points), len(components)), np.float32), np.zeros(len(components))
+    if mean is not None:
+        shift = -components.astype(np.float64) @ mean
+    _native.kernels.project(points, components, shift.astype(np.float32), out)
     return out
+
+
+def uncentered(projected, components, mean):
+    """Return what ``project(points, components, mean)`` would have been without the mean, float64."""
+    return projected + components.astype(np.float64) @ mean

@@ -20,14 +20,17 @@ namespace {
 
 constexpr float kNegligible = 1e-8f;  // a posterior; what it would add stays below the features' rounding
 
-// Where the components lie on average. Far from there x^2 and what is subtracted from it would be large and nearly equal.
-std::vector<float> find_center(const float* weights, const float* means, long n_components, long n_dims) {
+// Where the components lie on average, the narrow ones above all. Far from there x^2 and what is subtracted from it
+// would be large and nearly equal.
+std::vector<float> find_center(const float* weights, const float* means, const float* variances, long n_components,
+                               long n_dims) {
   std::vector<float> center(n_dims);
-  double total = 0;
-  for (long k = 0; k < n_components; ++k) total += weights[k];
   for (long i = 0; i < n_dims; ++i) {
-    double sum = 0;
-    for (long k = 0; k < n_components; ++k) sum += double(weights[k]) * means[k * n_dims + i];
+    double sum = 0, total = 0;
+    for (long k = 0; k < n_components; ++k) {
+      const double share = double(weights[k]) / variances[k * n_dims + i];
+      sum += share * means[k * n_dims + i], total += share;
+    }
     center[i] = float(sum / total);
   }
   return center;
@@ -42,7 +45,7 @@ struct Match {
 class Mixture {
  public:
   Mixture(const float* weights, const float* means, const float* variances, long n_components, long n_dims)
-      : n_components_(n_components), n_dims_(n_dims), center_(find_center(weights, means, n_components, n_dims)),
+      : n_components_(n_components), n_dims_(n_dims), center_(find_center(weights, means, variances, n_components, n_dims)),
         means_(means, means + n_components * n_dims), scales_(n_components * n_dims),
         panels_(factors(variances).data(), n_components, 2 * n_dims) {
     set_offsets(weights, variances);
@@ -51,11 +54,16 @@ class Mixture {
   long n_dims() const { return n_dims_; }
   long padded() const { return panels_.count() * kColumns; }
 
-  // Writes the descriptor, about the mixture's center, and its squares: what densities() multiplies.
+  // Writes the descriptor, about the mixture's center, and its squares: what densities() multiplies. They take turns,
+  // a few each, so that the sums of what cancels stay small.
   void prepare(const float* descriptor, float* to) const {
-    for (long i = 0; i < n_dims_; ++i) {
-      to[i] = descriptor[i] - center_[i];
-      to[n_dims_ + i] = to[i] * to[i];
+    for (long start = 0; start < n_dims_; start += kRun) {
+      const long size = std::min(kRun, n_dims_ - start);
+      float *plain = to + 2 * start, *square = plain + size;
+      for (long i = 0; i < size; ++i) {
+        plain[i] = descriptor[start + i] - center_[start + i];
+        square[i] = plain[i] * plain[i];
+      }
     }
   }
   // The log densities, but for a constant, of kBlock prepared descriptors; -infinity behind the last component.
@@ -90,6 +98,7 @@ class Mixture {
   }
 
  private:
+  static constexpr long kRun = 16;
   long n_components_, n_dims_;
   std::vector<float> center_, means_, scales_;
   gemm::Panels panels_;
@@ -102,8 +111,10 @@ class Mixture {
     for (long k = 0, j = 0; k < n_components_; ++k)
       for (long i = 0; i < n_dims_; ++i, ++j) {
         scales_[j] = float(1 / std::sqrt(double(variances[j])));
-        factors[2 * k * n_dims_ + i] = float(centered_mean(k, i) / variances[j]);
-        factors[(2 * k + 1) * n_dims_ + i] = float(-0.5 / variances[j]);
+        const long start = i / kRun * kRun, size = std::min(kRun, n_dims_ - start);
+        float* to = &factors[2 * k * n_dims_ + start + i];
+        to[0] = float(centered_mean(k, i) / variances[j]);
+        to[size] = float(-0.5 / variances[j]);
       }
     return factors;
   }
@@ -111,14 +122,17 @@ class Mixture {
     offsets_.resize(2 * panels_.count());
     float* to = reinterpret_cast<float*>(offsets_.data());
     std::fill_n(to, padded(), -INFINITY);
+    std::vector<double> offsets(n_components_);
+    double total = 0, mean = 0;
     for (long k = 0; k < n_components_; ++k) {
-      double offset = std::log(double(weights[k]));
+      offsets[k] = std::log(double(weights[k]));
       for (long i = 0; i < n_dims_; ++i) {
-        const double mean = centered_mean(k, i), variance = variances[k * n_dims_ + i];
-        offset -= 0.5 * (std::log(variance) + mean * mean / variance);
+        const double distance = centered_mean(k, i), variance = variances[k * n_dims_ + i];
+        offsets[k] -= 0.5 * (std::log(variance) + distance * distance / variance);
       }
-      to[k] = float(offset);
+      mean += weights[k] * offsets[k], total += weights[k];
     }
+    for (long k = 0; k < n_components_; ++k) to[k] = float(offsets[k] - mean / total);  // small numbers round less
   }
 };
 

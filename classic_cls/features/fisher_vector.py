@@ -22,7 +22,7 @@ from ._local import (
     signed_power,
     unit_cells,
 )
-from ._pca import learn_pca, project
+from ._pca import learn_pca, project, uncentered
 from .dense_sift import DenseSIFT
 
 _NORMS = ("l2", None)
@@ -168,7 +168,8 @@ class FisherVector(TransformerMixin, BaseEstimator):
         check_enough(len(descriptors), n_components, "n_components")
         if self.n_dims is not None:
             self.mean_, self.components_ = learn_pca(descriptors, self.n_dims)
-        points = self._reduce(descriptors, places)
+            descriptors = project(descriptors, self.components_, self.mean_)
+        points = self._placed(descriptors, places)
         self.weights_, self.means_, self.variances_ = learn_mixture(points, n_components, rng, self.n_jobs)
         return self
 
@@ -187,13 +188,20 @@ class FisherVector(TransformerMixin, BaseEstimator):
             mean, then likewise those for its variances. Zeros for an image without descriptors.
         """
         images = transform_images(self, X, ragged=True)
-        mixture = self.weights_, self.means_, self.variances_
+        reduced, means = self.n_dims is not None, self.means_
+        if (
+            reduced
+        ):  # The mean stays in: flat areas are zeros then, and how far they are from a Gaussian is not rounded.
+            means = means.copy()
+            means[:, : self.n_dims] = uncentered(means[:, : self.n_dims], self.components_, self.mean_)
+        mixture = self.weights_, means, self.variances_
         n_finest = 4 ** (self.pyramid_levels - 1)
 
         def encode(part, out):
             described = describe(self.descriptor_, part)
             cells = finest_cells(described, self.pyramid_levels)
-            points = self._reduce(described.descriptors, described.places)
+            points = project(described.descriptors, self.components_) if reduced else described.descriptors
+            points = self._placed(points, described.places)
             sums = _sums(points, *mixture, cells, len(part) * n_finest)[1]
             counts = np.bincount(cells, minlength=len(sums))
             sums, counts = (all_cells(a, self.pyramid_levels) for a in (sums, counts))
@@ -211,9 +219,7 @@ class FisherVector(TransformerMixin, BaseEstimator):
         names = [f"{entry}_{cell}" for cell in cell_names(self.pyramid_levels) for entry in entries]
         return np.array(names, dtype=object)
 
-    def _reduce(self, descriptors, places):
-        if self.n_dims is not None:
-            descriptors = project(descriptors, self.mean_, self.components_)
+    def _placed(self, descriptors, places):
         if self.append_position:
             descriptors = np.concatenate([descriptors, (places[:, ::-1] - 0.5).astype(np.float32)], axis=1)
         return descriptors

@@ -2,7 +2,7 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_consistent_length, check_random_state, gen_batches, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -79,10 +79,17 @@ class FlipAverage(TransformerMixin, BaseEstimator):
         Returns
         -------
         self : FlipAverage
+
+        Raises
+        ------
+        ValueError
+            If there are not as many labels as images, or a parameter is out of range.
         """
         one_of(self.flips, "flips", ("auto", True, False))
         max_images = positive_int(self.max_images, "max_images")
         images = fit_images(self, X, ragged=True)
+        if y is not None:
+            check_consistent_length(images, y)
         chosen = check_random_state(self.random_state).permutation(len(images))[:max_images]
         labels = None if y is None else np.asarray(y)[chosen]
         sample = _take(images, chosen)
@@ -134,6 +141,7 @@ class FlipAverage(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = get_tags(self.transformer).transformer_tags.preserves_dtype
         return tags
 
 

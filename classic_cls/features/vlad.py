@@ -23,11 +23,10 @@ from ._local import (
     signed_power,
     unit_cells,
 )
-from ._pca import learn_pca, project
+from ._pca import learn_pca, project, uncentered
 from .dense_sift import DenseSIFT
 
 _NORMS = ("intra", "l2", None)
-_ROUNDING = 1e-5  # of a word's length: descriptors nearer to it, such as those of flat areas, have no residual
 
 
 class VLAD(TransformerMixin, BaseEstimator):
@@ -154,7 +153,8 @@ class VLAD(TransformerMixin, BaseEstimator):
         check_enough(len(sample), n_words, "n_words")
         if self.n_dims is not None:
             self.mean_, self.components_ = learn_pca(sample, self.n_dims)
-        self.vocabulary_ = kmeans(self._reduce(sample), n_words, rng, self.n_jobs)
+            sample = project(sample, self.components_, self.mean_)
+        self.vocabulary_ = kmeans(sample, n_words, rng, self.n_jobs)
         return self
 
     def transform(self, X):
@@ -172,14 +172,15 @@ class VLAD(TransformerMixin, BaseEstimator):
             an image without descriptors.
         """
         images = transform_images(self, X, ragged=True)
+        axes = None if self.n_dims is None else self.components_
+        # The mean is not subtracted: flat areas stay zeros, and how far they are from their words is not rounded.
+        words = self.vocabulary_ if axes is None else uncentered(self.vocabulary_, axes, self.mean_)
 
         def encode(part, out):
             described = describe(self.descriptor_, part)
             cells = finest_cells(described, self.pyramid_levels)
-            sums = _sums(
-                self._reduce(described.descriptors), self.vocabulary_, cells, len(part) * 4 ** (self.pyramid_levels - 1)
-            )
-            sums = all_cells(sums, self.pyramid_levels)
+            sums = _sums(described.descriptors, axes, words, cells, len(part) * 4 ** (self.pyramid_levels - 1))
+            sums = all_cells(sums, self.pyramid_levels, dtype=np.float32)
             out[...] = _normalise(sums, self.power, self.norm).reshape(out.shape)
 
         out = np.empty((len(images), n_cells(self.pyramid_levels) * self.vocabulary_.size), np.float32)
@@ -192,9 +193,6 @@ class VLAD(TransformerMixin, BaseEstimator):
         entries = [f"vlad_{k}_{i}" for k, i in np.ndindex(*self.vocabulary_.shape)]
         names = [f"{entry}_{cell}" for cell in cell_names(self.pyramid_levels) for entry in entries]
         return np.array(names, dtype=object)
-
-    def _reduce(self, descriptors):
-        return descriptors if self.n_dims is None else project(descriptors, self.mean_, self.components_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -235,16 +233,19 @@ def vlad(descriptors, vocabulary, power=0.5, norm="intra"):
     descriptors, vocabulary = as_words(descriptors, vocabulary)
     fraction(power, "power")
     one_of(norm, "norm", _NORMS)
-    sums = _sums(descriptors, vocabulary, np.zeros(len(descriptors), np.int64), 1)
-    return _normalise(sums[None], power, norm).ravel()
+    sums = _sums(descriptors, None, vocabulary, np.zeros(len(descriptors), np.int64), 1)
+    return _normalise(sums[None].astype(np.float32), power, norm).ravel()
 
 
-def _sums(descriptors, vocabulary, cells, n_cells):
-    """Return the sums of descriptor less nearest word, (n_cells, n_words, n_dims)."""
-    sums, words = np.empty((n_cells, *vocabulary.shape), np.float32), nearest(descriptors, vocabulary)
-    _native.kernels.residual_sums(descriptors, vocabulary, words, cells, sums)
-    counts = np.bincount(cells * len(vocabulary) + words, minlength=n_cells * len(vocabulary)).reshape(n_cells, -1)
-    sums[np.linalg.norm(sums, axis=2) <= _ROUNDING * counts * np.linalg.norm(vocabulary, axis=1)] = 0
+def _sums(descriptors, axes, words, cells, n_cells):
+    """Return the sums of descriptor, projected onto axes if there are any, less nearest word, float64.
+
+    Their shape is (n_cells, n_words, n_dims).
+    """
+    sums = np.empty((n_cells, *words.shape))
+    points = descriptors if axes is None else project(descriptors, axes)
+    labels = nearest(points, words.astype(np.float32))
+    _native.kernels.residual_sums(descriptors, axes, words.astype(np.float64), labels, cells, sums)
     return sums
 
 
