@@ -148,7 +148,7 @@ def _principal_axes(rows, n_dims, rng):
     if positive_int(n_dims, "n_dims") >= min(rows.shape):
         return None
     rows = rows[: max(_ROWS, 2 * n_dims)]  # in random order
-    return randomized_svd(rows, min(n_dims, len(rows) - 1), n_iter=2, random_state=rng)[2].T.copy()
+    return randomized_svd(rows, min(n_dims, len(rows) - 1), n_iter=1, random_state=rng)[2].T.copy()
 
 
 def _squared_distances(a, b):

@@ -10,7 +10,7 @@ from .._images import fit_images, one_of, positive_int, transform_images
 from ..ridge import RidgeLOOClassifier
 
 _IMAGES = 1024  # at a time: their features stay small beside the images
-_JUDGED = 3000  # images on which "auto" decides
+_JUDGED = 1500  # images on which "auto" decides
 
 
 class FlipAverage(TransformerMixin, BaseEstimator):
@@ -27,7 +27,7 @@ class FlipAverage(TransformerMixin, BaseEstimator):
         changed.
     flips : {"auto", True, False}, default="auto"
         Whether to average. "auto": if a linear classifier has the smaller leave-one-out error with it, on at most
-        3,000 training images; without labels not.
+        1,500 training images; without labels not.
     max_images : int, default=10000
         The transformer learns from so many images, drawn at random, where there are more.
     random_state : int, RandomState or None, default=None
