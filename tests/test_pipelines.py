@@ -7,9 +7,10 @@ from sklearn.base import clone, is_clusterer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
-from classic_cls import PIPELINES, make_hog_svm, make_kmeans_clusters
+from classic_cls import PIPELINES, make_baseline, make_hog_svm, make_kmeans_clusters
 
-CLASSIFIERS = [name for name in PIPELINES if not is_clusterer(PIPELINES[name]())]
+# "best" is "balanced" with larger numbers, and takes longer.
+CLASSIFIERS = [name for name in PIPELINES if name != "best" and not is_clusterer(PIPELINES[name]())]
 
 
 def two_kinds(n, height, width, colour=True, seed=0):
@@ -51,6 +52,41 @@ def test_flat_rows_clone_pickle_and_seed(name):
     np.testing.assert_array_equal(other.predict(images), expected)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(other)).predict(images), expected)
     assert "Pipeline" in model._repr_html_()
+
+
+def test_baseline_presets_are_plain_pipelines_and_others_refused():
+    for preset in ("fast", "balanced", "best"):
+        assert list(make_baseline(preset).named_steps) == ["features", "ridge"]
+    with pytest.raises(ValueError, match="preset='quick'; expected one of 'fast', 'balanced', 'best'"):
+        make_baseline("quick")
+
+
+def test_baseline_learns_several_labels_of_an_image():
+    images, kinds = two_kinds(60, 32, 32)
+    images = images.copy()
+    images[::3, 8:24, 8:24] = (255, 0, 0)
+    labels = np.column_stack([kinds == "lying", np.arange(60) % 3 == 0]).astype(int)
+    model = make_baseline("fast", random_state=0).fit(images[:40], labels[:40])
+    assert (model.predict(images[40:]) == labels[40:]).mean() > 0.9
+    assert model.predict_proba(images[40:]).shape == (20, 2)
+
+
+def test_baseline_finds_a_rare_class_when_weighted():
+    images, kinds = two_kinds(100, 32, 32)
+    rare = np.flatnonzero(kinds == "lying")[:4]
+    kept = np.concatenate([rare, np.flatnonzero(kinds == "upright")])
+    model = make_baseline("fast", random_state=0).set_params(ridge__class_weight="balanced")
+    model.fit(images[kept], kinds[kept])
+    others = np.setdiff1d(np.flatnonzero(kinds == "lying"), rare)
+    assert model.score(images[others], kinds[others]) > 0.8
+
+
+def test_baseline_with_many_classes_of_two_images():
+    images = crops(100, 40, 40, seed=3)
+    shifted = np.roll(images, 1, axis=2)
+    names = np.array([f"place {k}" for k in range(100)])
+    model = make_baseline("fast", random_state=0).fit(np.concatenate([images, images]), np.tile(names, 2))
+    assert model.score(shifted, names) > 0.9
 
 
 def test_search_over_a_pipeline():
