@@ -31,6 +31,8 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         them.
     bandwidth : float, default=1.0
         Sigma, in units of the median distance between landmarks.
+    standardize : bool, default=False
+        Whether every column is first divided by its standard deviation.
     n_dims : int, default=None
         Rows are compared in the space of so many principal components, which costs little accuracy and saves much
         time where there are thousands of columns; None compares them as they are.
@@ -39,12 +41,12 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     Attributes
     ----------
-    center_ : ndarray of shape (n_features,)
-        Mean of the landmarks.
+    center_, scale_ : ndarray of shape (n_features,)
+        Mean and standard deviation of the landmarks; 1 instead of a deviation of 0, and where not asked for.
     axes_ : ndarray of shape (n_features, n_dims), or None
         Principal axes; None where n_dims is, or where there are no more columns or landmarks than that.
     components_ : ndarray of shape (n_components, n_dims or n_features)
-        The landmarks, less that mean, in terms of the axes.
+        The landmarks, less that mean, divided by the scale, in terms of the axes.
     gamma_ : float
         1 / (2 sigma^2).
     normalization_ : ndarray of shape (n_components, n_components)
@@ -68,9 +70,10 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     True
     """
 
-    def __init__(self, n_components=1000, bandwidth=1.0, *, n_dims=None, random_state=None):
+    def __init__(self, n_components=1000, bandwidth=1.0, *, standardize=False, n_dims=None, random_state=None):
         self.n_components = n_components
         self.bandwidth = bandwidth
+        self.standardize = standardize
         self.n_dims = n_dims
         self.random_state = random_state
 
@@ -96,10 +99,15 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(f"bandwidth={self.bandwidth!r}; expected a positive number.")
         X = validate_data(self, X, dtype=[np.float32, np.float64])
         rng = check_random_state(self.random_state)
-        landmarks = X[rng.permutation(len(X))[:n_components]]
-        self.center_ = landmarks.mean(0)
-        self.axes_ = None if self.n_dims is None else _principal_axes(landmarks - self.center_, self.n_dims, rng)
-        self.components_ = self._project(landmarks)
+        chosen = rng.permutation(len(X))[:n_components]
+        self.center_, self.scale_ = _mean_and_deviation(X, chosen)
+        if not self.standardize:
+            self.scale_ = np.ones_like(self.scale_)
+        self.axes_ = None
+        if self.n_dims is not None:
+            few = chosen[: max(_ROWS, 2 * positive_int(self.n_dims, "n_dims"))]
+            self.axes_ = _principal_axes(self._project(X[few]), self.n_dims, rng)
+        self.components_ = np.concatenate([self._project(X[rows]) for rows in _batches(chosen)])
         self.gamma_ = 1 / (2 * self.bandwidth**2 * _median_squared_distance(self.components_[:_PAIRED]))
         try:
             factor = _factor(self.components_, self.gamma_)
@@ -131,6 +139,7 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _project(self, X):
         X = X - self.center_.astype(X.dtype, copy=False)
+        X /= self.scale_.astype(X.dtype, copy=False)
         return X if self.axes_ is None else X @ self.axes_.astype(X.dtype, copy=False)
 
     @property
@@ -143,12 +152,26 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
 
+def _batches(chosen):
+    """Cut row numbers into batches: thousands of rows with tens of thousands of columns are not copied at once."""
+    return np.array_split(chosen, -(-len(chosen) // _ROWS))
+
+
+def _mean_and_deviation(X, chosen):
+    """Return both of the columns of some rows; 1 for a deviation of 0."""
+    center = sum(X[rows].sum(0, dtype=np.float64) for rows in _batches(chosen)) / len(chosen)
+    center = center.astype(X.dtype)
+    variance = sum(((X[rows] - center) ** 2).sum(0, dtype=np.float64) for rows in _batches(chosen)) / len(chosen)
+    tiny = np.finfo(X.dtype).eps * np.abs(center)  # what rounding leaves of a constant column
+    deviation = np.sqrt(variance)
+    return center, np.where(deviation > 10 * tiny, deviation, 1).astype(X.dtype)
+
+
 def _principal_axes(rows, n_dims, rng):
     """Return the first principal axes of centred rows as columns, or None where all of them would be asked for."""
-    if positive_int(n_dims, "n_dims") >= min(rows.shape):
+    if n_dims >= min(rows.shape):
         return None
-    rows = rows[: max(_ROWS, 2 * n_dims)]  # in random order
-    return randomized_svd(rows, min(n_dims, len(rows) - 1), n_iter=1, random_state=rng)[2].T.copy()
+    return randomized_svd(rows, n_dims, n_iter=1, random_state=rng)[2].T.copy()
 
 
 def _squared_distances(a, b):

@@ -5,7 +5,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
 from ._images import one_of
@@ -63,10 +63,8 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
     parts = [("patches", _patches(n_patches, 6, ((2, 2), (3, 3)), options)), ("hog", Pipeline(_hog(None, n_jobs)))]
     if preset != "fast":
         parts += [("patches9", _patches(n_patches, 9, (3, 3), options)), ("fisher", _fisher(options))]
-    kernel = RBFNystroem(n_components, n_dims=n_dims, random_state=random_state)
-    features = Pipeline(
-        [("descriptors", FeatureUnion(parts)), ("scale", StandardScaler(copy=False)), ("kernel", kernel)]
-    )
+    kernel = RBFNystroem(n_components, standardize=True, n_dims=n_dims, random_state=random_state)
+    features = Pipeline([("descriptors", FeatureUnion(parts)), ("kernel", kernel)])
     flips = FlipAverage(features, max_images=n_components, random_state=random_state, image_shape=image_shape)
     return Pipeline([("features", flips), ("ridge", RidgeLOOClassifier(random_state=random_state))])
 

@@ -9,6 +9,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import classic_cls.kernel_map
@@ -152,7 +153,8 @@ def test_in_scikit_learns_company():
     X = rows(120)
     y = (np.linalg.norm(X, axis=1) > 2.5).astype(int)  # no hyperplane splits that
     model = RBFNystroem(20, random_state=0).fit(X)
-    assert clone(model).get_params() == model.get_params() == {"bandwidth": 1.0, "n_components": 20, "random_state": 0}
+    own = {"bandwidth": 1.0, "n_components": 20, "n_dims": None, "random_state": 0, "standardize": False}
+    assert clone(model).get_params() == model.get_params() == own
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X), model.transform(X))
     names = model.get_feature_names_out()
     assert names[[0, -1]].tolist() == ["rbfnystroem0", "rbfnystroem19"]
@@ -170,3 +172,34 @@ def test_scikit_learns_checks():
     assert sum(result["status"] == "passed" for result in results) >= 40
     skipped = [result["check_name"] for result in results if result["status"] != "passed"]
     assert all("array_api" in name for name in skipped), skipped
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_standardize_is_a_scaler_before(dtype):
+    X = (rows(90) * np.logspace(-2, 2, 7)).astype(dtype)
+    X[:, 0] = 0.1  # constant
+    model = RBFNystroem(90, standardize=True, random_state=0).fit(X)
+    scaled = StandardScaler().fit_transform(X.astype(float))
+    expected = rbf_kernel(scaled, gamma=model.gamma_)
+    Z = model.transform(X)
+    np.testing.assert_allclose(Z @ Z.T, expected, atol=1e-3)
+
+
+def test_principal_components_keep_the_kernel_of_rows_that_lie_in_few_dimensions():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 60))
+    kept = RBFNystroem(100, n_dims=5, random_state=0).fit(X)
+    assert kept.axes_.shape == (60, 5)
+    np.testing.assert_allclose(kept.axes_.T @ kept.axes_, np.eye(5), atol=1e-9)
+    whole = RBFNystroem(100, random_state=0).fit(X)
+    assert whole.axes_ is None
+    np.testing.assert_allclose(kept.transform(X), whole.transform(X), atol=1e-6)
+    assert RBFNystroem(4, n_dims=5, random_state=0).fit(X).axes_ is None  # no more landmarks than that
+    with pytest.raises(ValueError, match="n_dims=0; expected a positive int"):
+        RBFNystroem(n_dims=0).fit(X)
+
+
+def test_fewer_dimensions_lose_what_lies_outside():
+    X = rows(200)
+    whole, kept = (RBFNystroem(200, n_dims=k, random_state=0).fit_transform(X) for k in (None, 1))
+    assert np.abs(whole @ whole.T - kept @ kept.T).max() > 0.1

@@ -1,0 +1,108 @@
+"""How long a fit will take, and how much memory, from a short one on the same images."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from sklearn.base import clone
+
+from ..kernel_map import RBFNystroem
+
+_IMAGES = 200  # of the short fit
+_ALPHAS = 5  # that RidgeLOOClassifier tries, usually
+_LEFT_OUT = 4096  # rows it leaves out
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What :func:`forecast` expects.
+
+    Attributes
+    ----------
+    seconds : float
+        Of the fit.
+    bytes : float
+        Peak memory beside the images.
+    """
+
+    seconds: float
+    bytes: float
+
+    def __str__(self):
+        minutes = self.seconds / 60
+        time = f"{minutes:.0f} min" if minutes > 1.5 else f"{self.seconds:.0f} s"
+        return f"about {time} and {self.bytes / 2**30:.1f} GiB"
+
+
+def forecast(pipeline, images, y, random_state=0):
+    """Return roughly what fitting a pipeline will cost.
+
+    The pipeline is fitted on 200 of the images. What its steps took for each image is multiplied; matrix algebra that
+    grows faster is reckoned from its size and a product timed here.
+
+    Parameters
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+        From images to a classifier; it is cloned, not changed.
+    images : array or list of images
+        The training images.
+    y : array of shape (n,) or (n, n_labels)
+        Their labels.
+    random_state : int, default=0
+        Draws the 200.
+
+    Returns
+    -------
+    forecast : Forecast
+        Within a factor of two or so, on an otherwise idle machine.
+
+    Examples
+    --------
+    >>> from classic_cls import load_digits, make_hog_svm
+    >>> from classic_cls.benchmark.forecast import forecast
+    >>> digits = load_digits()
+    >>> forecast(make_hog_svm(), digits.images, digits.target).seconds < 60
+    True
+    """
+    chosen = np.random.default_rng(random_state).permutation(len(images))[:_IMAGES]
+    few = [images[i] for i in chosen]
+    model = clone(pipeline)
+    fit_seconds, _ = _timed(lambda: model.fit(few, np.asarray(y)[chosen]))
+    seconds_each, features = _timed(lambda: model[:-1].transform(few))
+    kernel = next((step for step in _steps(model) if isinstance(step, RBFNystroem)), None)
+    n, n_columns = len(images), features.shape[1]
+    if kernel is None:
+        seconds, numbers = 0, 2 * n * n_columns
+    else:
+        seconds, numbers = _kernel_cost(kernel, n)
+    return Forecast(fit_seconds + seconds_each / len(few) * n + seconds, 4 * numbers)
+
+
+def _timed(call):
+    start = perf_counter()
+    result = call()
+    return perf_counter() - start, result
+
+
+def _steps(estimator):
+    """Go through the steps of pipelines within pipelines, fitted."""
+    if hasattr(estimator, "transformer_"):
+        yield from _steps(estimator.transformer_)
+    for _, step in getattr(estimator, "steps", []):
+        yield step
+        yield from _steps(step)
+
+
+def _kernel_cost(kernel, n):
+    """Return the seconds of the algebra behind `n` rows, and the float32 numbers held at a time."""
+    m, columns = min(n, kernel.n_components), len(kernel.center_)
+    dims = min(kernel.n_dims or columns, columns)
+    compare = 2 * n * (2 * m * dims + m**2)  # an image and its mirror image
+    solve = 2 * n * m**2 + _ALPHAS * 2 * (m**3 / 3 + min(n, _LEFT_OUT) * m**2)  # double precision takes twice as long
+    held = max(3 * m * columns, n * m + 4 * m**2 + 4 * min(n, _LEFT_OUT) * m)
+    return (compare + solve) / _operations_per_second(), held
+
+
+def _operations_per_second(size=1500):
+    square = np.ones((size, size), np.float32)
+    return 2 * size**3 / min(_timed(lambda: square @ square)[0] for _ in range(3))
