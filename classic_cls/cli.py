@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from . import __version__
@@ -153,8 +154,13 @@ def _run_all(names, datasets, arguments):
     records = []
     with _progress() as progress:
         for dataset in datasets:
-            records += run(names, dataset, progress=progress(dataset.name), **options).records
+            announce = partial(_announce, dataset)
+            records += run(names, dataset, progress=progress(dataset.name), announce=announce, **options).records
     return records
+
+
+def _announce(dataset, name, forecast):
+    print(f"{dataset.name}: {name} will take {forecast} for {len(dataset.train):,} images", file=sys.stderr)
 
 
 def _checked_input(arguments):

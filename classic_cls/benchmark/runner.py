@@ -13,7 +13,7 @@ from time import perf_counter
 import numpy as np
 from sklearn.base import clone, is_clusterer
 from sklearn.dummy import DummyClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import Bunch
@@ -22,9 +22,12 @@ from .._images import as_pixels
 from ..datasets import load_dataset
 from ..features.resize import Resize
 from ..pipelines import DEFAULT_PIPELINES, PIPELINES
+from .forecast import forecast
 from .scores import classification_scores, clustering_scores
 
 FLOORS = ("majority", "pixels-svm")
+_MANY_IMAGES = 2000
+_LONG = 60  # seconds: a fit that is announced
 _SCORES = (
     "accuracy",
     "accuracy_low",
@@ -76,7 +79,7 @@ class BenchmarkResult:
             unfinished.unlink(missing_ok=True)
 
 
-def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progress=None):
+def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progress=None, announce=None):
     """Fit pipelines on a data set's training images and score them on its test images.
 
     Two floors are always among them: "majority" answers with the most frequent class, and "pixels-svm" is a
@@ -98,6 +101,10 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
         Threads or processes of the named pipelines.
     progress : callable, default=None
         Called as ``progress(done, total, name)`` before each pipeline, and at the end with ``name=None``.
+    announce : callable, default=None
+        Called as ``announce(name, forecast)`` before a fit that will take a minute or more; ``str(forecast)`` reads
+        "about 9 min and 3.1 GiB". It comes from a short fit on 200 of the images, which is made only where there are
+        2,000 or more.
 
     Returns
     -------
@@ -106,7 +113,8 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
         its 95 % Wilson interval ``accuracy_low`` and ``accuracy_high``, and ``balanced_accuracy``; for
         clusterers, which are asked for as many clusters as there are classes, ``adjusted_rand``,
         ``normalized_mutual_info`` and ``matched_accuracy`` (clusters matched to classes on the training
-        images); ``fit_seconds``, ``predict_seconds`` (best of three), ``images_per_second`` of prediction,
+        images); ``fit_seconds``, ``predict_seconds`` (best of three, if
+        they are short), ``images_per_second`` of prediction,
         ``model_bytes`` of the pickled model (None if it cannot be pickled), ``device``, ``seed``, and
         ``error``. All scores are those of the test images. A pipeline that fails has its message in ``error``
         and None for the numbers; the others still run.
@@ -121,7 +129,7 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
     Examples
     --------
     >>> from sklearn.linear_model import RidgeClassifier
-    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.pipeline import Pipeline, make_pipeline
     >>> from classic_cls import HOG, benchmark
     >>> own = make_pipeline(HOG(pixels_per_cell=4, cells_per_block=2), RidgeClassifier())
     >>> result = benchmark.run({"hog-ridge": own}, "digits")
@@ -139,7 +147,7 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
     for name, make in makers.items():
         if progress:
             progress(len(records), len(makers), name)
-        records.append(_record(name, make, dataset, random_state))
+        records.append(_record(name, make, dataset, random_state, announce))
     if progress:
         progress(len(records), len(makers), None)
     return BenchmarkResult(records)
@@ -190,21 +198,36 @@ def _pixel_rows(images):
     return pixels.reshape(len(pixels), -1).astype(np.float32)
 
 
-def _record(name, make, dataset, seed):
+def _record(name, make, dataset, seed, announce):
     record = {"dataset": dataset.get("name", "custom"), "pipeline": name}
     record |= {"n_train": len(dataset.train), "n_test": len(dataset.test)}
     record |= dict.fromkeys(_SCORES) | {"device": "cpu", "seed": seed, "error": None}
     try:
-        return record | _measured(make(len(dataset.target_names)), dataset)
+        estimator = make(len(dataset.target_names))
+        _announce(name, estimator, dataset, announce)
+        return record | _measured(estimator, dataset)
     except Exception as error:  # one failing pipeline must not lose the others
         return record | {"error": f"{type(error).__name__}: {error}"}
+
+
+def _announce(name, estimator, dataset, announce):
+    if announce is None or len(dataset.train) < _MANY_IMAGES or not isinstance(estimator, Pipeline):
+        return
+    try:
+        expected = forecast(estimator, _take(dataset.images, dataset.train), dataset.target[dataset.train])
+    except Exception:  # a few images may lack a class; what else is wrong, the fit itself will tell
+        return
+    if expected.seconds >= _LONG:
+        announce(name, expected)
 
 
 def _measured(estimator, dataset):
     X_train, X_test = (_take(dataset.images, part) for part in (dataset.train, dataset.test))
     y_train, y_test = (dataset.target[part] for part in (dataset.train, dataset.test))
     fit_seconds, _ = _timed(lambda: estimator.fit(X_train, y_train))
-    runs = [_timed(lambda: estimator.predict(X_test)) for _ in range(3)]
+    runs = [_timed(lambda: estimator.predict(X_test))]
+    while len(runs) < 3 and runs[0][0] < _LONG / 6:
+        runs.append(_timed(lambda: estimator.predict(X_test)))
     predict_seconds, predicted = min(seconds for seconds, _ in runs), runs[0][1]
     if is_clusterer(estimator):
         scores = clustering_scores(y_test, predicted, y_train, estimator.predict(X_train))
