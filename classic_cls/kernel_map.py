@@ -3,13 +3,14 @@
 from numbers import Real
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, solve_triangular
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._images import positive_int
+from ._linalg import cholesky
 
 _ROWS = 2048  # at a time: the kernel values of a batch stay small beside the data
 _JITTER = 1e-4  # added to the kernel's diagonal of ones, so that float32 can factor it
@@ -193,7 +194,7 @@ def _factor(landmarks, gamma):
     """Return the Cholesky factor of the landmarks' kernel."""
     kernel = _rbf(landmarks, landmarks, gamma).astype(np.float64)
     kernel.flat[:: len(kernel) + 1] = 1 + _JITTER
-    return cholesky(kernel, lower=True, overwrite_a=True)
+    return cholesky(kernel)
 
 
 def _median_squared_distance(rows):

@@ -3,7 +3,7 @@
 from numbers import Real
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve, cholesky, qr, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, qr, solve_triangular
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from ._images import positive_int
+from ._linalg import cholesky
 
 _ALPHAS = tuple(10.0**k for k in np.arange(-5, 3.5, 0.5))
 _ROWS = 4096  # at a time
@@ -184,7 +185,7 @@ class _Problem:
         matrix = self.gram.copy()
         matrix.flat[:: len(matrix) + 1] += alpha * self.scale
         try:
-            factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+            factor = cholesky(matrix)
         except LinAlgError:  # features depend on each other, and alpha is below the rounding of their products
             return _Solution(alpha, None, None, np.inf)
         weights = cho_solve((factor, True), self.moments, check_finite=False)

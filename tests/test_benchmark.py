@@ -7,15 +7,16 @@ import pytest
 from rich.console import Console
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 from sklearn.utils import Bunch
 
-from classic_cls import benchmark
+from classic_cls import RidgeLOOClassifier, benchmark
 from classic_cls.benchmark.report import print_report
 from classic_cls.benchmark.runner import FLOORS
-from classic_cls.benchmark.scores import classification_scores, clustering_scores
+from classic_cls.benchmark.scores import classification_scores, clustering_scores, multilabel_scores
 from classic_cls.pipelines import PIPELINES
 
 REQUIRED = {
@@ -27,6 +28,7 @@ REQUIRED = {
     "accuracy_low",
     "accuracy_high",
     "balanced_accuracy",
+    "mean_average_precision",
     "adjusted_rand",
     "normalized_mutual_info",
     "matched_accuracy",
@@ -249,3 +251,30 @@ def test_report_keeps_data_sets_apart(bunch):
     lines = printed(benchmark.BenchmarkResult(one.records + two.records))
     assert [line.split(":")[0] for line in lines if ":" in line] == ["one", "two"]
     assert not any(line.startswith("clusters") for line in lines)
+
+
+def test_several_labels_of_an_image(bunch):
+    """The second label is a bright corner, which a linear SVM on pixels finds, too."""
+    corner = np.arange(50) % 7 < 3
+    bunch.images[corner, 0, 0] = 255
+    bunch.target = np.column_stack([bunch.target, corner]).astype(int)
+    bunch.target_names = np.array(["bright", "corner"])
+    forest = pixels(RandomForestClassifier(20, random_state=0))
+    result = benchmark.run({"ridge": pixels(RidgeLOOClassifier()), "forest": forest}, bunch)
+    assert not result.failed
+    for name in ("ridge", "pixels-svm"):
+        assert record(result, name)["mean_average_precision"] > 0.9
+        assert record(result, name)["accuracy"] > 0.7
+    assert 0.5 < record(result, "forest")["mean_average_precision"] <= 1
+    target = bunch.target[bunch.test]
+    assert record(result, "majority")["mean_average_precision"] == pytest.approx(target.mean(0).mean())
+    heading = next(line for line in printed(result) if line.startswith("pipeline"))
+    assert heading.split()[1:6] == ["all", "right", "95", "%", "interval"]
+    assert "mAP" in heading
+
+
+def test_labels_that_no_test_image_has_are_left_out():
+    target, scores = np.array([[1, 0], [0, 0]]), np.array([[0.9, 0.8], [0.1, 0.2]])
+    assert multilabel_scores(target, target, scores)["mean_average_precision"] == 1
+    with pytest.raises(ValueError, match="No test image has a label"):
+        multilabel_scores(target * 0, target, scores)

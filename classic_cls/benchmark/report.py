@@ -30,10 +30,14 @@ def print_report(records, console):
 def _print_classifiers(rows, console):
     if not rows:
         return
-    table = _table("pipeline", "accuracy", "95 % interval", "balanced")
+    several = rows[0]["mean_average_precision"] is not None  # labels of an image
+    table = _table(
+        "pipeline", "all right" if several else "accuracy", "95 % interval", "mAP" if several else "balanced"
+    )
     for row in sorted(rows, key=_rank):
         interval = f"{row['accuracy_low']:.3f}-{row['accuracy_high']:.3f}"
-        scores = (f"{row['accuracy']:.3f}", interval, f"{row['balanced_accuracy']:.3f}")
+        last = row["mean_average_precision"] if several else row["balanced_accuracy"]
+        scores = (f"{row['accuracy']:.3f}", interval, f"{last:.3f}")
         table.add_row(row["pipeline"], *scores, *_costs(row), style="dim" if row["pipeline"] in FLOORS else None)
     console.print(table)
     console.print()
@@ -41,7 +45,7 @@ def _print_classifiers(rows, console):
 
 def _rank(row):
     """Sort the best first and the floor of floors last."""
-    return row["pipeline"] == "majority", -row["accuracy"]
+    return row["pipeline"] == "majority", -(row["mean_average_precision"] or row["accuracy"])
 
 
 def _print_clusterers(rows, console):

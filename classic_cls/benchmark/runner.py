@@ -13,6 +13,7 @@ from time import perf_counter
 import numpy as np
 from sklearn.base import clone, is_clusterer
 from sklearn.dummy import DummyClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
@@ -23,7 +24,7 @@ from ..datasets import load_dataset
 from ..features.resize import Resize
 from ..pipelines import DEFAULT_PIPELINES, PIPELINES
 from .forecast import forecast
-from .scores import classification_scores, clustering_scores
+from .scores import classification_scores, clustering_scores, multilabel_scores
 
 FLOORS = ("majority", "pixels-svm")
 _MANY_IMAGES = 2000
@@ -33,6 +34,7 @@ _SCORES = (
     "accuracy_low",
     "accuracy_high",
     "balanced_accuracy",
+    "mean_average_precision",
     "adjusted_rand",
     "normalized_mutual_info",
     "matched_accuracy",
@@ -110,12 +112,12 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
     -------
     result : BenchmarkResult
         Each record has ``dataset``, ``pipeline``, ``n_train``, ``n_test``; for classifiers ``accuracy`` with
-        its 95 % Wilson interval ``accuracy_low`` and ``accuracy_high``, and ``balanced_accuracy``; for
+        its 95 % Wilson interval ``accuracy_low`` and ``accuracy_high``, ``balanced_accuracy``, and where the
+        target is an indicator matrix ``mean_average_precision``, see :func:`.scores.multilabel_scores`; for
         clusterers, which are asked for as many clusters as there are classes, ``adjusted_rand``,
         ``normalized_mutual_info`` and ``matched_accuracy`` (clusters matched to classes on the training
-        images); ``fit_seconds``, ``predict_seconds`` (best of three, if
-        they are short), ``images_per_second`` of prediction,
-        ``model_bytes`` of the pickled model (None if it cannot be pickled), ``device``, ``seed``, and
+        images); ``fit_seconds``, ``predict_seconds`` (best of three, if they are short), ``images_per_second`` of
+        prediction, ``model_bytes`` of the pickled model (None if it cannot be pickled), ``device``, ``seed``, and
         ``error``. All scores are those of the test images. A pipeline that fails has its message in ``error``
         and None for the numbers; the others still run.
 
@@ -129,7 +131,7 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
     Examples
     --------
     >>> from sklearn.linear_model import RidgeClassifier
-    >>> from sklearn.pipeline import Pipeline, make_pipeline
+    >>> from sklearn.pipeline import make_pipeline
     >>> from classic_cls import HOG, benchmark
     >>> own = make_pipeline(HOG(pixels_per_cell=4, cells_per_block=2), RidgeClassifier())
     >>> result = benchmark.run({"hog-ridge": own}, "digits")
@@ -142,7 +144,7 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
     makers = _chosen(pipelines, random_state, n_jobs)
     if not isinstance(dataset, Bunch):
         dataset = load_dataset(dataset, random_state=random_state)
-    makers |= {"pixels-svm": partial(_pixels_svm, dataset.images, random_state), "majority": _majority}
+    makers |= {"pixels-svm": partial(_pixels_svm, dataset, random_state), "majority": _majority}
     records = []
     for name, make in makers.items():
         if progress:
@@ -186,10 +188,11 @@ def _majority(n_classes):
     return DummyClassifier(strategy="most_frequent")
 
 
-def _pixels_svm(images, random_state, n_classes):
-    sizes = {np.shape(image)[:2] for image in images}
+def _pixels_svm(dataset, random_state, n_classes):
+    sizes = {np.shape(image)[:2] for image in dataset.images}
     resize = [Resize((32, 32))] if len(sizes) > 1 or max(max(sizes)) > 64 else []
-    classifier = LinearSVC(C=0.01, random_state=random_state)
+    svm = LinearSVC(C=0.01, random_state=random_state)
+    classifier = OneVsRestClassifier(svm) if np.ndim(dataset.target) == 2 else svm
     return make_pipeline(*resize, FunctionTransformer(_pixel_rows), StandardScaler(), classifier)
 
 
@@ -231,6 +234,8 @@ def _measured(estimator, dataset):
     predict_seconds, predicted = min(seconds for seconds, _ in runs), runs[0][1]
     if is_clusterer(estimator):
         scores = clustering_scores(y_test, predicted, y_train, estimator.predict(X_train))
+    elif np.ndim(y_test) == 2:
+        scores = multilabel_scores(y_test, predicted, _label_scores(estimator, X_test))
     else:
         scores = classification_scores(y_test, predicted)
     return scores | {
@@ -239,6 +244,12 @@ def _measured(estimator, dataset):
         "images_per_second": len(X_test) / predict_seconds,
         "model_bytes": _model_bytes(estimator),
     }
+
+
+def _label_scores(estimator, X):
+    if hasattr(estimator, "decision_function"):
+        return estimator.decision_function(X)
+    return np.column_stack([proba[:, -1] for proba in estimator.predict_proba(X)])  # a list, label by label
 
 
 def _take(images, index):

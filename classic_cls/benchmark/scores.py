@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, recall_score
+from sklearn.metrics import adjusted_rand_score, average_precision_score, normalized_mutual_info_score, recall_score
 
 
 def classification_scores(target, predicted):
@@ -36,6 +36,42 @@ def classification_scores(target, predicted):
         "accuracy_low": float(interval.low),
         "accuracy_high": float(interval.high),
         "balanced_accuracy": float(balanced),
+    }
+
+
+def multilabel_scores(target, predicted, scores):
+    """Score a classifier that gives an image several labels, or none.
+
+    Parameters
+    ----------
+    target, predicted : array of shape (n, n_labels)
+        1 where an image has a label, else 0.
+    scores : array of shape (n, n_labels)
+        The larger, the more likely the label.
+
+    Returns
+    -------
+    scores : dict of str to float
+        ``mean_average_precision`` over the labels that occur in `target`; ``accuracy``, the share of images all of
+        whose labels are right, with its 95 % Wilson interval, ``accuracy_low`` and ``accuracy_high``; and
+        ``balanced_accuracy``, the mean over the labels that occur of their own balanced accuracy.
+
+    Examples
+    --------
+    >>> from classic_cls.benchmark.scores import multilabel_scores
+    >>> found = multilabel_scores([[1, 0], [0, 1]], [[1, 0], [0, 0]], [[0.9, 0.1], [0.2, 0.4]])
+    >>> found["mean_average_precision"], found["accuracy"], found["balanced_accuracy"]
+    (1.0, 0.5, 0.75)
+    """
+    target, predicted, scores = (np.asarray(a) for a in (target, predicted, scores))
+    occur = target.any(0)
+    if not occur.any():
+        raise ValueError("No test image has a label; there is nothing to score.")
+    whole = classification_scores(np.ones(len(target), int), (target == predicted).all(1).astype(int))
+    each = [classification_scores(target[:, k], predicted[:, k])["balanced_accuracy"] for k in np.flatnonzero(occur)]
+    return whole | {
+        "mean_average_precision": float(average_precision_score(target[:, occur], scores[:, occur], average="macro")),
+        "balanced_accuracy": float(np.mean(each)),
     }
 
 
