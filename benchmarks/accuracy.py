@@ -150,6 +150,9 @@ def main():
     unknown = [preset for preset in presets if preset not in PIPELINES]
     if unknown:
         parser.error(f"there is no preset {unknown[0]!r}; choose from {', '.join(PIPELINES)}")
+    others = set(presets) - {"fast", "balanced", "best"}
+    if options["train_size"] is not None and others:
+        parser.error(f"--train-size is for the baselines, which learn from unlabelled images; not {min(others)!r}")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
     records = []
     for preset in presets:
