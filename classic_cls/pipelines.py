@@ -31,8 +31,8 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
     Parameters
     ----------
     preset : {"fast", "balanced", "best"}, default="balanced"
-        The budget. For 50,000 images of 32 x 32 pixels on two cores: "fast" takes two or three minutes, "balanced" ten
-        to fifteen; "best", with twice the patches and landmarks, several times as long. A few hundred images take
+        The budget. For 50,000 images of 32 x 32 pixels on two cores: "fast" takes about two minutes, "balanced" ten to
+        fifteen; "best", with twice the patches and landmarks, several times as long. A few hundred images take
         seconds to a minute.
     image_shape : tuple of int, default=None
         ``(height, width)`` or ``(height, width, 3)`` of an image where X holds flat rows.
