@@ -150,6 +150,8 @@ def main():
     unknown = [preset for preset in presets if preset not in PIPELINES]
     if unknown:
         parser.error(f"there is no preset {unknown[0]!r}; choose from {', '.join(PIPELINES)}")
+    if output and not output.parent.is_dir():
+        parser.error(f"--json {output}: there is no folder {str(output.parent)!r}")
     others = set(presets) - {"fast", "balanced", "best"}
     if options["train_size"] is not None and others:
         parser.error(f"--train-size is for the baselines, which learn from unlabelled images; not {min(others)!r}")

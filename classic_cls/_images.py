@@ -240,6 +240,13 @@ def positive_int(value, name):
     return int(value)
 
 
+def positive_number(value, name):
+    """Return `value` as a float, or raise a ValueError that names the parameter."""
+    if not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+        raise ValueError(f"{name}={value!r}; expected a positive number.")
+    return float(value)
+
+
 def one_of(value, name, allowed):
     """Return `value` if it is one of `allowed`, or raise a ValueError that lists them."""
     if value not in allowed:

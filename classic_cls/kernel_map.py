@@ -1,7 +1,5 @@
 """The Gaussian kernel as a feature map, so that a linear classifier behind it is a kernel machine."""
 
-from numbers import Real
-
 import numpy as np
 from scipy.linalg import LinAlgError, solve_triangular
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -9,7 +7,7 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._images import positive_int
+from ._images import positive_int, positive_number
 from ._linalg import cholesky
 
 _ROWS = 2048  # at a time: the kernel values of a batch stay small beside the data
@@ -42,8 +40,10 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     Attributes
     ----------
-    center_, scale_ : ndarray of shape (n_features,)
-        Mean and standard deviation of the landmarks; 1 instead of a deviation of 0, and where not asked for.
+    center_ : ndarray of shape (n_features,)
+        Mean of the landmarks.
+    scale_ : ndarray of shape (n_features,), or None
+        Their standard deviation, 1 instead of 0; None where `standardize` is False.
     axes_ : ndarray of shape (n_features, n_dims), or None
         Principal axes; None where n_dims is, or where there are no more columns or landmarks than that.
     components_ : ndarray of shape (n_components, n_dims or n_features)
@@ -96,20 +96,18 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             If X holds NaN or infinity, or a parameter is out of range.
         """
         n_components = positive_int(self.n_components, "n_components")
-        if not isinstance(self.bandwidth, Real) or not 0 < self.bandwidth < np.inf:
-            raise ValueError(f"bandwidth={self.bandwidth!r}; expected a positive number.")
+        bandwidth = positive_number(self.bandwidth, "bandwidth")
         X = validate_data(self, X, dtype=[np.float32, np.float64])
         rng = check_random_state(self.random_state)
         chosen = rng.permutation(len(X))[:n_components]
-        self.center_, self.scale_ = _mean_and_deviation(X, chosen)
-        if not self.standardize:
-            self.scale_ = np.ones_like(self.scale_)
+        self.center_ = _mean(X, chosen)
+        self.scale_ = _deviation(X, chosen, self.center_) if self.standardize else None
         self.axes_ = None
         if self.n_dims is not None:
             few = chosen[: max(_ROWS, 2 * positive_int(self.n_dims, "n_dims"))]
             self.axes_ = _principal_axes(self._project(X[few]), self.n_dims, rng)
         self.components_ = np.concatenate([self._project(X[rows]) for rows in _batches(chosen)])
-        self.gamma_ = 1 / (2 * self.bandwidth**2 * _median_squared_distance(self.components_[:_PAIRED]))
+        self.gamma_ = 1 / (2 * bandwidth**2 * _median_squared_distance(self.components_[:_PAIRED]))
         try:
             factor = _factor(self.components_, self.gamma_)
         except LinAlgError:  # Rows near to each other and far from the others: float32 hasn't the digits.
@@ -140,7 +138,8 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _project(self, X):
         X = X - self.center_.astype(X.dtype, copy=False)
-        X /= self.scale_.astype(X.dtype, copy=False)
+        if self.scale_ is not None:
+            X /= self.scale_.astype(X.dtype, copy=False)
         return X if self.axes_ is None else X @ self.axes_.astype(X.dtype, copy=False)
 
     @property
@@ -158,14 +157,16 @@ def _batches(chosen):
     return np.array_split(chosen, -(-len(chosen) // _ROWS))
 
 
-def _mean_and_deviation(X, chosen):
-    """Return both of the columns of some rows; 1 for a deviation of 0."""
-    center = sum(X[rows].sum(0, dtype=np.float64) for rows in _batches(chosen)) / len(chosen)
-    center = center.astype(X.dtype)
+def _mean(X, chosen):
+    """Return the mean of some rows."""
+    return (sum(X[rows].sum(0, dtype=np.float64) for rows in _batches(chosen)) / len(chosen)).astype(X.dtype)
+
+
+def _deviation(X, chosen, center):
+    """Return the standard deviation of some rows; 1 for a deviation of 0."""
     variance = sum(((X[rows] - center) ** 2).sum(0, dtype=np.float64) for rows in _batches(chosen)) / len(chosen)
-    tiny = np.finfo(X.dtype).eps * np.abs(center)  # what rounding leaves of a constant column
-    deviation = np.sqrt(variance)
-    return center, np.where(deviation > 10 * tiny, deviation, 1).astype(X.dtype)
+    deviation, rounding = np.sqrt(variance), 10 * np.finfo(X.dtype).eps * np.abs(center)
+    return np.where(deviation > rounding, deviation, 1).astype(X.dtype)
 
 
 def _principal_axes(rows, n_dims, rng):

@@ -1,6 +1,7 @@
 """Least-squares classification whose regularisation is chosen by leave-one-out, in one pass over many rows."""
 
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, qr, solve_triangular
@@ -158,9 +159,11 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-class _Solution:
-    def __init__(self, alpha, weights, left_out, error):
-        self.alpha, self.weights, self.left_out, self.error = alpha, weights, left_out, error
+class _Solution(NamedTuple):
+    alpha: float
+    weights: np.ndarray | None
+    left_out: np.ndarray | None  # decision values of the rows left out
+    error: float
 
 
 class _Problem:

@@ -1,14 +1,12 @@
 """Bag of visual words: local descriptors, counted by their nearest word of a learned vocabulary."""
 
-import numbers
-
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._images import fit_images, for_batches, one_of, positive_int, transform_images
+from .._images import fit_images, for_batches, one_of, positive_int, positive_number, transform_images
 from .._kmeans import kmeans, nearest
 from ._local import (
     all_cells,
@@ -155,8 +153,8 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         one_of(self.pooling, "pooling", _POOLINGS)
         if one_of(self.assignment, "assignment", _ASSIGNMENTS) != "hard":
             _neighbors(self.n_neighbors, n_words)
-        _positive(self.beta, "beta")
-        _positive(self.regularization, "regularization")
+        positive_number(self.beta, "beta")
+        positive_number(self.regularization, "regularization")
         images = fit_images(self, X, ragged=True)
         self.descriptor_ = DenseSIFT() if self.descriptor is None else clone(self.descriptor)
         rng = check_random_state(self.random_state)
@@ -291,7 +289,7 @@ def soft_assign_words(descriptors, vocabulary, n_neighbors=5, beta=10.0):
     (array([[1, 2]], dtype=int32), array([[0.5, 0.5]], dtype=float32))
     """
     descriptors, vocabulary = as_words(descriptors, vocabulary)
-    return _soft(descriptors, vocabulary, _neighbors(n_neighbors, len(vocabulary)), _positive(beta, "beta"))
+    return _soft(descriptors, vocabulary, _neighbors(n_neighbors, len(vocabulary)), positive_number(beta, "beta"))
 
 
 def llc(descriptors, vocabulary, n_neighbors=5, regularization=1e-4):
@@ -324,7 +322,7 @@ def llc(descriptors, vocabulary, n_neighbors=5, regularization=1e-4):
     (array([[0, 1]], dtype=int32), array([[0.75, 0.25]], dtype=float32))
     """
     descriptors, vocabulary = as_words(descriptors, vocabulary)
-    regularization = _positive(regularization, "regularization")
+    regularization = positive_number(regularization, "regularization")
     return _llc(descriptors, vocabulary, _neighbors(n_neighbors, len(vocabulary)), regularization)
 
 
@@ -364,9 +362,3 @@ def _neighbors(value, n_words):
     if value > n_words:
         raise ValueError(f"n_neighbors={value}, but there are only {n_words} words. Ask for fewer, or for more words.")
     return value
-
-
-def _positive(value, name):
-    if not isinstance(value, numbers.Real) or not 0 < value < np.inf:
-        raise ValueError(f"{name}={value!r}; expected a positive number.")
-    return float(value)

@@ -189,9 +189,8 @@ class FisherVector(TransformerMixin, BaseEstimator):
         """
         images = transform_images(self, X, ragged=True)
         reduced, means = self.n_dims is not None, self.means_
-        if (
-            reduced
-        ):  # The mean stays in: flat areas are zeros then, and how far they are from a Gaussian is not rounded.
+        if reduced:
+            # The mean stays in: flat areas are zeros then, and how far they are from a Gaussian is not rounded.
             means = means.copy()
             means[:, : self.n_dims] = uncentered(means[:, : self.n_dims], self.components_, self.mean_)
         mixture = self.weights_, means, self.variances_

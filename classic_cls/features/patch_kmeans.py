@@ -8,7 +8,17 @@ from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._images import as_pixels, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
+from .._images import (
+    as_pixels,
+    fit_images,
+    for_batches,
+    one_of,
+    pair,
+    positive_int,
+    positive_number,
+    read_images,
+    transform_images,
+)
 from .._kmeans import kmeans, spherical_kmeans
 
 _ACTIVATIONS = ("triangle", "soft_threshold", "hard")
@@ -139,7 +149,7 @@ class PatchKMeans(TransformerMixin, BaseEstimator):
         n_clusters = positive_int(self.n_clusters, "n_clusters")
         n_samples = n_clusters * positive_int(self.samples_per_cluster, "samples_per_cluster")
         one_of(self.dictionary, "dictionary", _DICTIONARIES)
-        epsilon = _positive(self.whitening_epsilon, "whitening_epsilon")
+        epsilon = positive_number(self.whitening_epsilon, "whitening_epsilon")
         layout = self._layout()
         images = fit_images(self, X, ragged=True)
         layout.check(images)
@@ -288,12 +298,6 @@ class _Layout:
         """Return the k-th patch of an image, flat."""
         y, x = (i * self.step for i in divmod(k, self.positions(image.shape[:2])[1]))
         return image[y : y + self.patch_size[0], x : x + self.patch_size[1]].ravel()
-
-
-def _positive(value, name):
-    if not value > 0:
-        raise ValueError(f"{name}={value!r}; expected a positive number.")
-    return float(value)
 
 
 def _sample_patches(images, layout, n_samples, rng):
