@@ -234,4 +234,25 @@ inline unsigned bits(Vec<int32_t> mask) {
 #endif
 }
 
+// Whether gather_bits is one fast instruction. AMD's before Zen 3 have it, but slow: AVX-512 tells them apart.
+#if defined(__BMI2__) && defined(__AVX512F__)
+constexpr bool kGathersBits = true;
+inline uint64_t gather_bits(uint64_t x, uint64_t chosen) { return _pext_u64(x, chosen); }
+#else
+constexpr bool kGathersBits = false;
+inline uint64_t gather_bits(uint64_t x, uint64_t chosen) {
+  uint64_t bits = 0;
+  for (int k = 63; k >= 0; --k)
+    if (chosen >> k & 1) bits = bits << 1 | (x >> k & 1);
+  return bits;
+}
+#endif
+
+// Eight bytes as a number, the first the most significant.
+inline uint64_t big_endian(const uint8_t* p) {
+  uint64_t x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return __builtin_bswap64(x);
+}
+
 }  // namespace simd
