@@ -1,4 +1,4 @@
-"""How one picture becomes an image: decoded whole or not at all, upright, opaque, 8 bits."""
+"""How one picture becomes an image: upright, opaque, 8 bits; and never from a file that is cut short."""
 
 import io
 import threading

@@ -18,7 +18,8 @@ class ReadImages(TransformerMixin, BaseEstimator):
     """Read pictures, so that a pipeline goes from paths to labels.
 
     JPEG, PNG, GIF, BMP, PNM, TIFF and WebP, told by what is in them whatever their names end in, and decoded by
-    Pillow, whole or not at all. A camera's EXIF orientation is applied, transparent pixels are laid on white, 16-bit
+    Pillow; a file that is cut short is an error, never half a picture (other damage inside a JPEG, which has no
+    checksum, may pass unnoticed). A camera's EXIF orientation is applied, transparent pixels are laid on white, 16-bit
     gray is divided by 257, 16-bit colour keeps its upper 8 bits, CMYK and palettes become RGB (colour profiles are not
     looked at), and of an animation the first frame is taken. 32-bit pixels, whose range no one knows, are refused.
 
