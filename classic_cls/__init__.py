@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.hog": ["HOG", "hog"],
         "features.keypoint_sift": ["KeypointSIFT", "keypoint_sift"],
         "features.patch_kmeans": ["PatchKMeans", "patch_features"],
+        "features.read_images": ["ReadImages", "iter_pictures", "read_pictures", "write_skipped"],
         "features.resize": ["Resize", "resize"],
         "features.vlad": ["VLAD", "vlad"],
         "kernel_map": ["RBFNystroem"],

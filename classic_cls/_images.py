@@ -43,7 +43,7 @@ def _refuse_file_names(X):
     if isinstance(first, (str, bytes, os.PathLike)):
         raise TypeError(
             f"X holds text ({first!r}), and images are expected: arrays of pixels. "
-            "load_image_folder(path) reads a folder of pictures."
+            "ReadImages(size) before this step reads files, load_image_folder(path) a folder of pictures."
         )
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._images import as_pixels, pair
+from ._images import as_pixels
+from .features.read_images import read_pictures
 
 EMBEDDED = ("digits", "faces", "textures")
 _EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
@@ -144,9 +145,8 @@ def load_image_folder(path, size=None, *, random_state=0):
     """Load a folder of pictures, ``<class>/<picture>`` or ``train|test/<class>/<picture>``, as RGB uint8.
 
     Pictures are what ends in .bmp, .gif, .jpg, .jpeg, .pgm, .png, .pnm, .ppm, .tif, .tiff or .webp, in either
-    case; other files, hidden files and folders inside a class are left out. A camera's EXIF orientation is
-    applied, transparent pixels are laid on white, 16-bit gray is scaled to 8 bits, CMYK and palettes become
-    RGB, and of an animation the first frame is taken.
+    case; other files, hidden files and folders inside a class are left out. They are read as
+    :class:`~classic_cls.ReadImages` reads them.
 
     Parameters
     ----------
@@ -154,7 +154,8 @@ def load_image_folder(path, size=None, *, random_state=0):
         The folder. With both ``train`` and ``test`` in it these are the split, and other folders beside them
         are left out.
     size : int or (int, int), default=None
-        Height and width to resize every picture to, whatever its proportions. None leaves them as they are.
+        Height and width to resize every picture to, as :class:`~classic_cls.ReadImages` does. None leaves them as
+        they are.
     random_state : int, RandomState or None, default=0
         Seed of the stratified 75 to 25 split of a folder without ``train`` and ``test``; each class has at
         least one picture on either side.
@@ -169,6 +170,8 @@ def load_image_folder(path, size=None, *, random_state=0):
     ------
     FileNotFoundError
         If there is no such folder.
+    OSError
+        If a picture cannot be opened.
     ValueError
         If there are fewer than two classes, a class has no pictures (or only one to split), a test class is
         unknown in ``train``, or a picture cannot be read whole.
@@ -182,14 +185,13 @@ def load_image_folder(path, size=None, *, random_state=0):
     folders = [_class_files(part) for part in parts]
     names = _checked_classes(parts, folders)
     files = [(file, names.index(name)) for classes in folders for name, found in classes.items() for file in found]
-    shape = None if size is None else pair(size, "size")
-    images = _stacked([_read_picture(file, shape) for file, _ in files])
+    _, images, _ = read_pictures([file for file, _ in files], size)
     is_train = None
     if len(parts) == 2:
         is_train = np.arange(len(files)) < sum(map(len, folders[0].values()))
     about = f"Pictures of the folder {path}."
     target = np.array([label for _, label in files])
-    dataset = _bunch(str(path), images, target, names, about, is_train, random_state)
+    dataset = _bunch(str(path), _stacked(images), target, names, about, is_train, random_state)
     dataset.filenames = np.array([file.relative_to(root).as_posix() for file, _ in files])
     return dataset
 
@@ -234,41 +236,6 @@ def _checked_classes(parts, folders):
 
 def _suffixes():
     return " ".join(sorted(_EXTENSIONS))
-
-
-def _read_picture(path, shape):
-    """Return a picture, whole, as (height, width, 3) uint8."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-                raise ValueError("32-bit pixels have no known range; save it with 8 or 16 bits")
-            picture = _rgb(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels, which Pillow takes for an attack. "
-            "Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-        ) from error
-    except Exception as error:  # decoders raise many kinds
-        raise ValueError(
-            f"{path} cannot be read as a picture ({type(error).__name__}: {error}). It may be damaged or cut "
-            "short: replace it or remove it."
-        ) from error
-    if shape is not None:
-        picture = picture.resize(shape[::-1], Image.Resampling.LANCZOS)
-    return np.array(picture)
-
-
-def _rgb(image):
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion clips
-        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
-    if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:
-        pixels = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels).convert("RGB")
-    return image.convert("RGB")
 
 
 def _stacked(images):

@@ -34,12 +34,14 @@ QUICK = {
 THREADS = {"FlipAverage": "transformer__n_jobs"}
 # Those of rows of features rather than images: their own tests hold them to scikit-learn's checks.
 OF_ROWS = {"RBFNystroem"}
+# Those of paths: likewise.
+OF_PATHS = {"ReadImages"}
 
 
 def transformers():
     public = {name: getattr(classic_cls, name) for name in classic_cls.__all__}
     kinds = {name: c for name, c in public.items() if isinstance(c, type) and issubclass(c, TransformerMixin)}
-    return {name: c for name, c in kinds.items() if name not in OF_ROWS}
+    return {name: c for name, c in kinds.items() if name not in OF_ROWS | OF_PATHS}
 
 
 TRANSFORMERS = transformers()
