@@ -14,6 +14,7 @@ and the figure.
 
 import argparse
 import itertools
+import os
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def main(argv=None):
     parser = _parser()
     options = parser.parse_args(argv)
     try:
-        _check_folders(options)
+        _check_files(options)
         models = {name: _model(name) for name in options.models}
         done = LabelEfficiency.from_json(options.json) if options.json and options.json.exists() else None
         result = label_efficiency(
@@ -69,10 +70,12 @@ def _numbers(text):
     return [int(number) for number in text.split(",")]
 
 
-def _check_folders(options):
+def _check_files(options):
     for file in filter(None, (options.json, options.figure)):
         if not file.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {str(file.parent)!r} for {file.name}")
+    if options.figure and options.figure.suffix not in (".pdf", ".png", ".svg"):
+        raise ValueError(f"--figure {options.figure}; expected a name that ends in .pdf, .png or .svg")
 
 
 def _model(name):
@@ -103,7 +106,9 @@ def _progress(file, result, total, name):
         result.to_json(file)
     if result.records:
         last = result.records[-1]
-        print(f"    {last['error'] or f'{last["accuracy"]:.4f} in {last["fit_seconds"]:.1f} s'}", flush=True)
+        print(
+            last["error"] or f"    accuracy {last['accuracy']:.4f}, fitted in {last['fit_seconds']:.1f} s", flush=True
+        )
     if name:
         print(f"{len(result.records) + 1} of {total}: {name}", flush=True)
 
@@ -130,7 +135,12 @@ def _draw(result, crossings, file):
 
     matplotlib.use("Agg")
     display = classic_cls.LabelEfficiencyDisplay.from_result(result, crossings=crossings).plot()
-    display.figure_.savefig(file, dpi=150)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        display.figure_.savefig(unfinished, format=file.suffix[1:], dpi=150)
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
