@@ -59,7 +59,10 @@ class Crossing:
     def _doubt(self):
         if self.low is None:
             return " (too few seeds for a margin of error)"
-        return f", but within the {self._percent()} margin of error at {_listed(self.unclear)}" if self.unclear else ""
+        if not self.unclear:
+            return ""
+        where = "every size" if self.unclear == self.sizes else _listed(self.unclear)
+        return f", but within the {self._percent()} margin of error at {where}"
 
     def _interval(self):
         if self.low is None:

@@ -44,8 +44,9 @@ class LabelEfficiency:
 
         columns = ["model", "labels_per_class", "n_labels", "accuracy", "fit_seconds"]
         fits = pd.DataFrame([record for record in self.records if not record["error"]], columns=columns)
-        groups = fits.groupby(["model", "labels_per_class"], sort=False)
-        rows = groups.agg(
+        in_order = dict.fromkeys(record["model"] for record in self.records)
+        fits["model"] = pd.Categorical(fits["model"], in_order)
+        rows = fits.groupby(["model", "labels_per_class"], observed=True).agg(
             n_labels=("n_labels", "first"),
             seeds=("accuracy", "count"),
             accuracy=("accuracy", "mean"),
@@ -54,12 +55,7 @@ class LabelEfficiency:
             highest=("accuracy", "max"),
             fit_seconds=("fit_seconds", "mean"),
         )
-        order = {name: k for k, name in enumerate(fits["model"].unique())}
-        return rows.reset_index().sort_values(
-            ["model", "labels_per_class"],
-            key=lambda column: column.map(order) if column.name == "model" else column,
-            ignore_index=True,
-        )
+        return rows.reset_index().astype({"model": str})
 
     @property
     def failed(self):
