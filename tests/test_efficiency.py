@@ -324,7 +324,7 @@ def test_models_are_compared_where_both_were_fitted():
 
 
 def simulated(rng, sizes, logits, noise, n_seeds, n):
-    """Draw hits by a probit model with difficult images, nested training sets and chance; what the accuracies differ by."""
+    """Draw hits by a probit model with images, nested training sets and chance; what the accuracies differ by."""
     nested = np.linalg.cholesky(np.sqrt(np.minimum.outer(sizes, sizes) / np.maximum.outer(sizes, sizes)))
     difficulty = rng.normal(size=n)
     records, means = [], []
