@@ -294,6 +294,16 @@ def test_seeds_that_differ_widen_the_interval():
     assert wide.high / wide.low > 1.5 * narrow.high / narrow.low
 
 
+def test_variance_between_seeds_is_pooled_with_the_next_sizes():
+    order = np.random.default_rng(0).permutation(1000)
+    records = [made("svm", size, seed, order < 500) for size in (10, 20, 40) for seed in range(3)]
+    records += [made("net", size, seed, order < 550) for size in (10, 20) for seed in range(3)]
+    records += [made("net", 40, seed, order < 550 + side) for seed, side in enumerate((-80, 0, 80))]
+    found = crossing(LabelEfficiency(records), "svm", "net")
+    assert found.unclear == (20, 40)
+    assert found.sentence.endswith("but within the 95 % margin of error at 20 and 40.")
+
+
 def test_one_seed_has_no_interval_and_says_so():
     two = steady(svm=[50] * 4, net=[30, 40, 60, 80], best=[90] * 4)
     one = LabelEfficiency([row for row in two.records if row["seed"] == 0])
