@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "plots.color_histogram": ["ColorHistogramDisplay"],
         "plots.hog": ["HOGDisplay"],
+        "plots.label_efficiency": ["LabelEfficiencyDisplay"],
         "plots.visual_words": ["VisualWordsDisplay"],
         "ridge": ["RidgeLOOClassifier"],
         "svm": ["LinearSVC"],
