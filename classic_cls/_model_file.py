@@ -6,6 +6,7 @@ metadata.json. Members are stored, not compressed, so that a file never unpacks 
 
 import json
 import math
+from dataclasses import dataclass
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
@@ -19,6 +20,44 @@ _SHOWN = 3  # elements of a long list, as of a forest's trees
 # could crash the process (scikit-learn's bindings of libsvm, its neighbour searches; NumPy's generators).
 _LIBSVM = ("SVC", "NuSVC", "SVR", "NuSVR", "OneClassSVM")
 _UNCHECKED = ("sklearn.neighbors.", "numpy.random.", *(f"sklearn.svm._classes.{name}" for name in _LIBSVM))
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What :func:`classic_cls.inspect_model` finds in a file.
+
+    Attributes
+    ----------
+    path : str
+    size : int
+        Of the file, in bytes.
+    metadata : dict
+        Versions, time, parameters, and under "user" what :func:`classic_cls.save` was given. Empty if the file has none. Nobody
+        vouches for it.
+    untrusted : list of str
+        Types that :func:`classic_cls.load` needs in its `trusted`.
+    tree : str
+        The estimators with their arrays, shapes and dtypes.
+    """
+
+    path: str
+    size: int
+    metadata: dict
+    untrusted: list
+    tree: str
+
+    def __str__(self):
+        about = {name: value for name, value in self.metadata.items() if name != "user"}
+        needs = f"trusted={self.untrusted}" if self.untrusted else "nothing"
+        pairs = [("file", self.path), ("size", f"{self.size:,} bytes"), ("load needs", needs)]
+        pairs += [*self.metadata.get("user", {}).items(), *about.items()]
+        text = "\n".join(f"{name:<14}{value}" for name, value in pairs)
+        return _printable(f"{text}\n\n{self.tree}")
+
+
+def _printable(text):
+    """Return the text without control characters: a terminal would obey those of a forged file."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class ModelFile:

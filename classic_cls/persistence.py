@@ -7,9 +7,9 @@ import os
 import platform
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import sklearn
@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import classic_cls
 
-from ._model_file import METADATA, ModelFile
+from ._model_file import METADATA, ModelFile, ModelInfo
 
 _FORMAT = 1  # raise it when older versions could misread what `save` writes
 _WEIGHTS = ("coef_", "intercept_", "cluster_centers_", "components_")  # never NaN, whatever the estimator
@@ -47,7 +47,7 @@ def save(model, path, *, metadata=None):
     NotFittedError
         If the model is not fitted.
     ValueError
-        If the model holds what cannot be saved, or metadata what JSON cannot say.
+        If the model holds what cannot be saved, or weights that are NaN or infinite; or metadata what JSON cannot say.
     OSError
         If the file cannot be written.
 
@@ -113,11 +113,10 @@ def load(path, *, trusted=()):
     """
     trusted = _checked_names(trusted)
     with open(path, "rb") as file:
-        content = _checked(file, path)
+        with _damaged(path):
+            content = ModelFile(file)
         _check_versions(content.metadata, path)
-        model = _construct(content, path, trusted)
-    _check_fitted_numbers(model, path)
-    return model
+        return _construct(content, path, trusted)
 
 
 def inspect_model(path):
@@ -150,47 +149,10 @@ def inspect_model(path):
     ('HOG(orientations=8)', [])
     """
     with open(path, "rb") as file:
-        content = _checked(file, path)
         with _damaged(path):
+            content = ModelFile(file)
             untrusted = content.untrusted_types(_own_types(content.types))
             return ModelInfo(str(path), content.size, content.metadata or {}, untrusted, content.tree())
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What :func:`inspect_model` finds in a file.
-
-    Attributes
-    ----------
-    path : str
-    size : int
-        Of the file, in bytes.
-    metadata : dict
-        Versions, time, parameters, and under "user" what :func:`save` was given. Empty if the file has none. Nobody
-        vouches for it.
-    untrusted : list of str
-        Types that :func:`load` needs in its `trusted`.
-    tree : str
-        The estimators with their arrays, shapes and dtypes.
-    """
-
-    path: str
-    size: int
-    metadata: dict
-    untrusted: list
-    tree: str
-
-    def __str__(self):
-        lines = {"file": self.path, "size": f"{self.size:,} bytes", **self.metadata}
-        lines |= {"trusted": f"needs trusted={self.untrusted}" if self.untrusted else "needs nothing more"}
-        user = lines.pop("user", {})
-        text = "\n".join(f"{name:<14}{value}" for name, value in {**lines, **user}.items())
-        return _printable(f"{text}\n\n{self.tree}")
-
-
-def _printable(text):
-    """Return the text without control characters: a terminal would obey those of a forged file."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
@@ -239,12 +201,10 @@ def _replacing(path):
 
 
 def _dump(model, file, about):
-    from zipfile import ZipFile
-
     import skops.io
 
     try:
-        skops.io.dump(model, file)
+        skops.io.dump(_with_checked_numbers(model), file)
         with ZipFile(file, "a") as archive:
             archive.writestr(METADATA, about)
         _check_importable(ModelFile(file).types)
@@ -274,13 +234,8 @@ def _damaged(path):
         yield
     except Exception as error:  # zipfile, json, NumPy, skops and the estimators raise many kinds
         raise ValueError(
-            f"{str(path)!r} is damaged or no model: {_in_words(error)}. Expected a file that classic_cls.save wrote."
+            f"{path} is damaged or no model: {_in_words(error)}. Expected a file that classic_cls.save wrote."
         ) from error
-
-
-def _checked(file, path):
-    with _damaged(path):
-        return ModelFile(file)
 
 
 def _in_words(error):
@@ -322,7 +277,7 @@ def _construct(content, path, trusted):
         warnings.simplefilter("ignore", InconsistentVersionWarning)  # one for each estimator, after ours
         try:
             if content.unchecked_types().issubset(allowed):
-                return skops.io.load(content.file, trusted=allowed)
+                return _with_checked_numbers(skops.io.load(content.file, trusted=allowed))
         except UntrustedTypesFoundException:
             pass
         refused = content.untrusted_types(allowed)
@@ -344,18 +299,22 @@ def _is_own(name):
     return estimator and f"{found.__module__}.{found.__name__}" == name
 
 
-def _check_fitted_numbers(model, path):
-    """Refuse what would pass in silence, or crash compiled code that doesn't look: kernels of this package do."""
+def _with_checked_numbers(model):
+    """Return the model if nothing in it would pass in silence, or crash compiled code that does not look."""
     if not isinstance(model, BaseEstimator):
-        raise ValueError(f"{path} holds an object of type {type(model).__name__}; expected an estimator.")
+        raise TypeError(f"expected an estimator, not {model!r:.80}")
     for estimator in _estimators(model, set()):
-        own = type(estimator).__module__.startswith("classic_cls.")
+        own, kind = type(estimator).__module__.startswith("classic_cls."), type(estimator).__name__
         for name, value in vars(estimator).items():
             if (name in _WEIGHTS or (own and name.endswith("_"))) and not _is_finite(value):
-                raise ValueError(f"{path}: {type(estimator).__name__}.{name} holds NaN or infinity; fit it again.")
-        centers, width = getattr(estimator, "cluster_centers_", None), getattr(estimator, "n_features_in_", None)
-        if centers is not None and np.shape(centers)[1:] != (width,):
-            raise ValueError(f"{path}: cluster_centers_ of shape {np.shape(centers)} do not fit {width} features.")
+                raise ValueError(f"{kind}.{name} holds NaN or infinity")
+        shape, width = (
+            np.shape(getattr(estimator, "cluster_centers_", None)),
+            getattr(estimator, "n_features_in_", None),
+        )
+        if shape and shape[1:] != (width,):  # k-means would read beyond the end
+            raise ValueError(f"{kind}.cluster_centers_ has shape {shape}, but there are {width} features")
+    return model
 
 
 def _is_finite(value):
