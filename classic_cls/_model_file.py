@@ -32,8 +32,8 @@ class ModelInfo:
     size : int
         Of the file, in bytes.
     metadata : dict
-        Versions, time, parameters, and under "user" what :func:`classic_cls.save` was given. Empty if the file has none. Nobody
-        vouches for it.
+        Versions, time, parameters, and under "user" what :func:`classic_cls.save` was given. Empty if the file has
+        none. Nobody vouches for it.
     untrusted : list of str
         Types that :func:`classic_cls.load` needs in its `trusted`.
     tree : str

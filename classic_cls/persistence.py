@@ -79,9 +79,10 @@ def load(path, *, trusted=()):
     ----------
     path : str or path
     trusted : sequence of str, default=()
-        Full names of further types and functions, for files from where you know. Forests, and all else built of
-        scikit-learn's trees, need ``["sklearn.tree._tree.Tree"]``: forged trees could crash the process. So could
-        :class:`sklearn.svm.SVC` and its like and the nearest neighbours. The error names what is missing.
+        Full names of further types and functions, where you know who made the file. Forests, and all else built of
+        scikit-learn's trees, need ``["sklearn.tree._tree.Tree"]``: a forged tree could crash the process. For the same
+        reason :class:`sklearn.svm.SVC` and its like, nearest neighbours, histogram gradient boosting and NumPy's
+        generators need their names. The error tells them.
 
     Returns
     -------
@@ -141,18 +142,17 @@ def inspect_model(path):
     Examples
     --------
     >>> import tempfile
-    >>> from classic_cls import HOG, inspect_model, load_digits, save
+    >>> from classic_cls import HOG, inspect_model, load_faces, save
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(HOG(orientations=8).fit(load_digits().images), f"{folder}/hog.skops")
+    ...     save(HOG(orientations=8).fit(load_faces().images), f"{folder}/hog.skops")
     ...     info = inspect_model(f"{folder}/hog.skops")
     >>> info.metadata["model"], info.untrusted
     ('HOG(orientations=8)', [])
     """
-    with open(path, "rb") as file:
-        with _damaged(path):
-            content = ModelFile(file)
-            untrusted = content.untrusted_types(_own_types(content.types))
-            return ModelInfo(str(path), content.size, content.metadata or {}, untrusted, content.tree())
+    with open(path, "rb") as file, _damaged(path):
+        content = ModelFile(file)
+        untrusted = content.untrusted_types(_own_types(content.types))
+        return ModelInfo(str(path), content.size, content.metadata or {}, untrusted, content.tree())
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
@@ -308,10 +308,8 @@ def _with_checked_numbers(model):
         for name, value in vars(estimator).items():
             if (name in _WEIGHTS or (own and name.endswith("_"))) and not _is_finite(value):
                 raise ValueError(f"{kind}.{name} holds NaN or infinity")
-        shape, width = (
-            np.shape(getattr(estimator, "cluster_centers_", None)),
-            getattr(estimator, "n_features_in_", None),
-        )
+        shape = np.shape(getattr(estimator, "cluster_centers_", None))
+        width = getattr(estimator, "n_features_in_", None)
         if shape and shape[1:] != (width,):  # k-means would read beyond the end
             raise ValueError(f"{kind}.cluster_centers_ has shape {shape}, but there are {width} features")
     return model
