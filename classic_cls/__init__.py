@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.resize": ["Resize", "resize"],
         "features.vlad": ["VLAD", "vlad"],
         "kernel_map": ["RBFNystroem"],
+        "persistence": ["inspect_model", "load", "save"],
         "pipelines": [
             "PIPELINES",
             "make_baseline",

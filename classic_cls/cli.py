@@ -20,6 +20,7 @@ examples:
   classic-cls benchmark my_pictures --size 64 --json results.json
   classic-cls pipelines
   classic-cls info
+  classic-cls info model.skops                  what a saved model holds
 """
 
 _BENCHMARK = """\
@@ -82,7 +83,7 @@ def _parser():
     commands = parser.add_subparsers(title="commands", required=True)
     _add_benchmark(commands)
     commands.add_parser("pipelines", help="list the pipelines").set_defaults(command=_pipelines)
-    commands.add_parser("info", help="show versions, processor and GPU").set_defaults(command=_info)
+    _add_info(commands)
     return parser
 
 
@@ -102,6 +103,12 @@ def _add_benchmark(commands):
     parser.add_argument("--n-jobs", metavar="N", type=_jobs, default=-1, help="threads (default: one per core)")
     parser.add_argument("--size", metavar="N", type=_positive, help="resize the pictures of folders to N x N")
     parser.set_defaults(command=_benchmark)
+
+
+def _add_info(commands):
+    parser = commands.add_parser("info", help="show versions, processor and GPU, or what a saved model holds")
+    parser.add_argument("model", metavar="MODEL", nargs="?", type=Path, help="a file that classic_cls.save wrote")
+    parser.set_defaults(command=_info)
 
 
 def _names(text):
@@ -221,6 +228,20 @@ def _pipelines(arguments):
 
 
 def _info(arguments):
+    return _show_machine() if arguments.model is None else _show_model(arguments.model)
+
+
+def _show_model(path):
+    from .persistence import inspect_model
+
+    try:
+        print(inspect_model(path))
+    except (OSError, ValueError) as error:
+        raise _UserError(error) from error
+    return 0
+
+
+def _show_machine():
     from joblib import cpu_count
 
     from . import _native
