@@ -1,12 +1,12 @@
 """How long a fit will take, and how much memory, from a short one on the same images."""
 
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 from sklearn.base import clone
 
 from ..kernel_map import RBFNystroem
+from .cost import timed
 
 _IMAGES = 200  # of the short fit
 _ALPHAS = 5  # that RidgeLOOClassifier tries, usually
@@ -67,8 +67,8 @@ def forecast(pipeline, images, y, random_state=0):
     chosen = np.random.default_rng(random_state).permutation(len(images))[:_IMAGES]
     few = [images[i] for i in chosen]
     model = clone(pipeline)
-    fit_seconds, _ = _timed(lambda: model.fit(few, np.asarray(y)[chosen]))
-    seconds_each, features = _timed(lambda: model[:-1].transform(few))
+    fit_seconds, _ = timed(lambda: model.fit(few, np.asarray(y)[chosen]))
+    seconds_each, features = timed(lambda: model[:-1].transform(few))
     kernel = next((step for step in _steps(model) if isinstance(step, RBFNystroem)), None)
     n, n_columns = len(images), features.shape[1]
     if kernel is None:
@@ -76,12 +76,6 @@ def forecast(pipeline, images, y, random_state=0):
     else:
         seconds, numbers = _kernel_cost(kernel, n)
     return Forecast(fit_seconds + seconds_each / len(few) * n + seconds, 4 * numbers)
-
-
-def _timed(call):
-    start = perf_counter()
-    result = call()
-    return perf_counter() - start, result
 
 
 def _steps(estimator):
@@ -105,4 +99,4 @@ def _kernel_cost(kernel, n):
 
 def _operations_per_second(size=1500):
     square = np.ones((size, size), np.float32)
-    return 2 * size**3 / min(_timed(lambda: square @ square)[0] for _ in range(3))
+    return 2 * size**3 / min(timed(lambda: square @ square)[0] for _ in range(3))

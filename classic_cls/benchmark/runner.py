@@ -4,11 +4,9 @@ import inspect
 import json
 import numbers
 import os
-import pickle
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from sklearn.base import clone, is_clusterer
@@ -23,6 +21,7 @@ from .._images import as_pixels
 from ..datasets import load_dataset
 from ..features.resize import Resize
 from ..pipelines import DEFAULT_PIPELINES, PIPELINES
+from .cost import latency_ms, model_bytes, peak_memory, threads, timed, timed_predict
 from .forecast import forecast
 from .scores import classification_scores, clustering_scores, multilabel_scores
 
@@ -39,9 +38,12 @@ _SCORES = (
     "normalized_mutual_info",
     "matched_accuracy",
     "fit_seconds",
+    "fit_peak_bytes",
     "predict_seconds",
     "images_per_second",
+    "latency_ms",
     "model_bytes",
+    "threads",
 )
 
 
@@ -116,10 +118,12 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
         target is an indicator matrix ``mean_average_precision``, see :func:`.scores.multilabel_scores`; for
         clusterers, which are asked for as many clusters as there are classes, ``adjusted_rand``,
         ``normalized_mutual_info`` and ``matched_accuracy`` (clusters matched to classes on the training
-        images); ``fit_seconds``, ``predict_seconds`` (best of three, if they are short), ``images_per_second`` of
-        prediction, ``model_bytes`` of the pickled model (None if it cannot be pickled), ``device``, ``seed``, and
-        ``error``. All scores are those of the test images. A pipeline that fails has its message in ``error``
-        and None for the numbers; the others still run.
+        images); ``fit_seconds``, ``fit_peak_bytes`` (the fit's peak memory beyond what the process held before; None
+        where it cannot be measured, see :func:`.cost.peak_memory`), ``predict_seconds`` (best of three, if they are
+        short), ``images_per_second`` of prediction, ``latency_ms`` (median time for one image), ``model_bytes`` of the
+        pickled model (None if it cannot be pickled), ``threads`` (what ``n_jobs`` comes to, see
+        :func:`.cost.threads`), ``device``, ``seed``, and ``error``. All scores are those of the test images. A
+        pipeline that fails has its message in ``error`` and None for the numbers; the others still run.
 
     Raises
     ------
@@ -227,11 +231,9 @@ def _announce(name, estimator, dataset, announce):
 def _measured(estimator, dataset):
     X_train, X_test = (_take(dataset.images, part) for part in (dataset.train, dataset.test))
     y_train, y_test = (dataset.target[part] for part in (dataset.train, dataset.test))
-    fit_seconds, _ = _timed(lambda: estimator.fit(X_train, y_train))
-    runs = [_timed(lambda: estimator.predict(X_test))]
-    while len(runs) < 3 and runs[0][0] < _LONG / 6:
-        runs.append(_timed(lambda: estimator.predict(X_test)))
-    predict_seconds, predicted = min(seconds for seconds, _ in runs), runs[0][1]
+    with peak_memory() as fit_memory:
+        fit_seconds, _ = timed(lambda: estimator.fit(X_train, y_train))
+    predict_seconds, predicted = timed_predict(estimator, X_test)
     if is_clusterer(estimator):
         scores = clustering_scores(y_test, predicted, y_train, estimator.predict(X_train))
     elif np.ndim(y_test) == 2:
@@ -240,9 +242,12 @@ def _measured(estimator, dataset):
         scores = classification_scores(y_test, predicted)
     return scores | {
         "fit_seconds": fit_seconds,
+        "fit_peak_bytes": fit_memory.bytes,
         "predict_seconds": predict_seconds,
         "images_per_second": len(X_test) / predict_seconds,
-        "model_bytes": _model_bytes(estimator),
+        "latency_ms": latency_ms(estimator, X_test),
+        "model_bytes": model_bytes(estimator),
+        "threads": threads(estimator),
     }
 
 
@@ -254,16 +259,3 @@ def _label_scores(estimator, X):
 
 def _take(images, index):
     return [images[k] for k in index] if isinstance(images, list) else images[index]
-
-
-def _timed(call):
-    start = perf_counter()
-    result = call()
-    return perf_counter() - start, result
-
-
-def _model_bytes(estimator):
-    try:
-        return len(pickle.dumps(estimator))
-    except (pickle.PicklingError, AttributeError, TypeError):  # a lambda in a step, for one
-        return None

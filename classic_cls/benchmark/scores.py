@@ -29,14 +29,20 @@ def classification_scores(target, predicted):
     """
     target, predicted = np.asarray(target), np.asarray(predicted)
     hits, n = int(np.sum(target == predicted)), len(target)
-    interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(hits, n)
     balanced = recall_score(target, predicted, labels=np.unique(target), average="macro", zero_division=0)
     return {
         "accuracy": hits / n,
-        "accuracy_low": float(interval.low),
-        "accuracy_high": float(interval.high),
+        "accuracy_low": low,
+        "accuracy_high": high,
         "balanced_accuracy": float(balanced),
     }
+
+
+def wilson_interval(hits, n):
+    """Return the 95 % Wilson interval (low, high) of a share of which `hits` out of `n` were seen."""
+    interval = binomtest(int(hits), int(n)).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def multilabel_scores(target, predicted, scores):
