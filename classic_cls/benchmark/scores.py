@@ -29,14 +29,28 @@ def classification_scores(target, predicted):
     """
     target, predicted = np.asarray(target), np.asarray(predicted)
     hits, n = int(np.sum(target == predicted)), len(target)
-    interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    low, high = accuracy_interval(hits, n)
     balanced = recall_score(target, predicted, labels=np.unique(target), average="macro", zero_division=0)
     return {
         "accuracy": hits / n,
-        "accuracy_low": float(interval.low),
-        "accuracy_high": float(interval.high),
+        "accuracy_low": low,
+        "accuracy_high": high,
         "balanced_accuracy": float(balanced),
     }
+
+
+def accuracy_interval(hits, n, confidence=0.95):
+    """Return the ends of the Wilson interval of an accuracy of `hits` in `n`.
+
+    Examples
+    --------
+    >>> from classic_cls.benchmark.scores import accuracy_interval
+    >>> low, high = accuracy_interval(90, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+    """
+    interval = binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def multilabel_scores(target, predicted, scores):
