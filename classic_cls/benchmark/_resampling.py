@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 _BINS = 15  # of the expected calibration error
+_CANDIDATES = 101  # for the ends of its interval
 _PIECE = 64  # resamples drawn at a time
 
 
@@ -45,6 +46,40 @@ class Metric:
         """Return the metric in each resample, (n_resamples,), of `counts` (n_test, n_resamples)."""
         return self.function(self.groups @ counts)
 
+    def interval(self, values, confidence):
+        """Return the ends of the middle share of the values in resamples; NaN where there are none."""
+        return percentiles(values[~np.isnan(values)], confidence)
+
+
+class CalibrationError(Metric):
+    """The expected calibration error, from the summed gaps of each bin.
+
+    Sums of sizes grow with the noise of each gap: the resamples have larger errors than the test, as the test has than
+    the truth. Its interval is therefore that of the errors at which the test's would be nothing unusual, if the gaps
+    were those found times a factor.
+    """
+
+    @property
+    def value(self):
+        """The metric of the test itself."""
+        return float(np.abs(self(np.ones((self.groups.shape[1], 1)))).sum())
+
+    def interval(self, values, confidence):
+        """Return the ends, from the gaps in resamples, (n_bins, n_resamples)."""
+        gaps, error = self(np.ones((self.groups.shape[1], 1))), self.value
+        noise = values - gaps
+        candidates = np.linspace(0, error + np.abs(noise).sum(0).max(), _CANDIDATES)
+        found = [np.abs(gaps / (error or 1) * candidate + noise).sum(0) for candidate in candidates]
+        usual_from, usual_to = np.transpose([percentiles(errors, confidence) for errors in found])
+        low, high = candidates[usual_to >= error].min(), candidates[usual_from <= error].max(initial=0)
+        return min(float(low), error), max(float(high), error)
+
+
+def percentiles(values, confidence):
+    """Return the ends of the middle share of the values; NaN where there are none."""
+    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+    return np.quantile(values, ends).tolist() if len(values) else [np.nan, np.nan]
+
 
 def metrics_of(y_true, said):
     """Return by name what can be computed of predictions: a Metric, or a str that says why not."""
@@ -65,7 +100,7 @@ def resampled(y_true, metrics, n_resamples, random_state):
         n_lacking += int(np.sum((true @ counts == 0).any(0)))
         for key, metric in metrics.items():
             values[key].append(metric(counts))
-    return {key: np.concatenate(found) for key, found in values.items()}, n_lacking
+    return {key: np.concatenate(found, -1) for key, found in values.items()}, n_lacking
 
 
 def _balanced_accuracy(y_true, labels):
@@ -136,16 +171,11 @@ def _mean_area(sizes, sums):
 
 
 def _expected_calibration_error(y_true, said):
-    """Return the mean over images of how far their bin's confidence is from its accuracy."""
     n, best = len(y_true), said.scores.argmax(1)
     confidence = said.scores[np.arange(n), best]
     gaps = (said.classes[best] == y_true) - confidence
     bins = np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], confidence)  # each with its upper edge
-    return Metric((_indicator(np.arange(_BINS), bins) * (gaps / n)).tocsr(), _sum_of_sizes)
-
-
-def _sum_of_sizes(sums):
-    return np.abs(sums).sum(0)
+    return CalibrationError((_indicator(np.arange(_BINS), bins) * (gaps / n)).tocsr(), np.asarray)
 
 
 _OF_SCORES = {

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import binomtest, chi2
 
 from .._images import positive_int
-from ._resampling import Metric, metrics_of, resampled
+from ._resampling import Metric, metrics_of, percentiles, resampled
 from .predictions import Predictions
 from .scores import accuracy_interval
 
@@ -290,18 +290,12 @@ def _row(metric, values, n_lacking, confidence):
         return {"value": np.nan, "low": np.nan, "high": np.nan, "note": metric}
     notes = [metric.note] if metric.note else []
     if n_lacking and metric.by_class:
-        notes.append(f"{n_lacking} of {len(values)} resamples lack a class and are scored without it")
-    low, high = _percentiles(values[~np.isnan(values)], confidence)
+        notes.append(f"{n_lacking} of {values.shape[-1]} resamples lack a class and are scored without it")
+    low, high = metric.interval(values, confidence)
     if not low < high:
         low, high = np.nan, np.nan
         notes.append("no interval, as the resamples don't differ")
     return {"value": metric.value, "low": low, "high": high, "note": "; ".join(notes)}
-
-
-def _percentiles(values, confidence):
-    """Return the ends of the middle share of the values; NaN where there are none."""
-    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
-    return np.quantile(values, ends).tolist() if len(values) else (np.nan, np.nan)
 
 
 def _compared(right, first, second, n_resamples, confidence, rng):
@@ -329,7 +323,7 @@ def _difference_interval(only_first, only_second, n, n_resamples, confidence, rn
     """Return the ends in points; see the notes to :func:`compare_pairs` for the two images that are added."""
     counts = np.array([only_first + 1, only_second + 1, n - only_first - only_second])
     drawn = rng.multinomial(n + 2, counts / (n + 2), size=n_resamples)
-    return _percentiles(100 * (drawn[:, 0] - drawn[:, 1]) / (n + 2), confidence)
+    return percentiles(100 * (drawn[:, 0] - drawn[:, 1]) / (n + 2), confidence)
 
 
 def _mcnemar(only_first, only_second):
