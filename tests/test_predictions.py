@@ -96,6 +96,8 @@ def test_labels_and_classes_that_do_not_fit():
         Predictions([0], [[0.1, 0.9]])
     with pytest.raises(ValueError, match="name 7 twice"):
         Predictions([7], [[0.1, 0.9]], [7, 7])
+    with pytest.raises(ValueError, match="expected the same of both"):
+        Predictions(["7"], [[0.1, 0.9]], [6, 7])
 
 
 # Files

@@ -67,6 +67,10 @@ class Predictions:
         scores = _probabilities(self.scores, (len(labels), len(classes)))
         if _doubled(classes):
             raise ValueError(f"The classes name {_some(_doubled(classes))} twice; expected one column for each class.")
+        if (classes.dtype.kind == "U") != (labels.dtype.kind == "U"):
+            raise ValueError(
+                f"The classes are {classes.dtype} and the labels {labels.dtype}; expected the same of both."
+            )
         order = np.argsort(classes)
         object.__setattr__(self, "classes", classes[order])
         object.__setattr__(self, "scores", scores[:, order])

@@ -121,8 +121,8 @@ def intervals(y_true, predictions, *, n_resamples=2000, confidence=0.95, random_
     >>> intervals(y_true, {"guess": guess}).round(3).head(3)[["metric", "value", "low", "high"]]
                   metric  value    low   high
     0           accuracy  0.875  0.785  0.931
-    1  balanced_accuracy  0.875  0.804  0.939
-    2           macro_f1  0.873  0.792  0.937
+    1  balanced_accuracy  0.875  0.801  0.942
+    2           macro_f1  0.873  0.786  0.948
     """
     import pandas as pd
 
@@ -337,7 +337,7 @@ def _mcnemar(only_first, only_second):
     """Return the form of the test and its p-value."""
     n = only_first + only_second
     if n < _EXACT_BELOW:
-        return "exact binomial", binomtest(only_first, n).pvalue if n else 1.0
+        return "exact binomial", float(binomtest(only_first, n).pvalue) if n else 1.0
     return "chi-squared with continuity correction", float(chi2.sf((abs(only_first - only_second) - 1) ** 2 / n, 1))
 
 
