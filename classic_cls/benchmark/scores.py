@@ -39,9 +39,17 @@ def classification_scores(target, predicted):
     }
 
 
-def wilson_interval(hits, n):
-    """Return the 95 % Wilson interval (low, high) of a share of which `hits` out of `n` were seen."""
-    interval = binomtest(int(hits), int(n)).proportion_ci(0.95, method="wilson")
+def wilson_interval(hits, n, confidence=0.95):
+    """Return the ends of the Wilson interval of a share, of `hits` in `n`.
+
+    Examples
+    --------
+    >>> from classic_cls.benchmark.scores import wilson_interval
+    >>> low, high = wilson_interval(90, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+    """
+    interval = binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
