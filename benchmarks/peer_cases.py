@@ -11,6 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import skimage
+from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture
@@ -19,12 +20,14 @@ from classic_cls import (
     BagOfVisualWords,
     DenseSIFT,
     FisherVector,
+    PatchKMeans,
     assign_words,
     color_histogram,
     dense_sift,
     fisher_vector,
     hog,
     llc,
+    patch_features,
     resize,
     soft_assign_words,
     vlad,
@@ -267,6 +270,36 @@ def _improved(vector):
     return roots / np.linalg.norm(roots)
 
 
+def patches_case(_, n, n_entries):
+    """Triangle features of 6 x 6 patches of RGB images against NumPy; the limit is BLAS at as many multiplications."""
+    images = crops(n, 32, 32, _COLOR)
+    model = PatchKMeans(n_entries, dictionary="patches", random_state=0).fit(crops(400, 32, 32, _COLOR, seed=1))
+    learned = model.mean_, model.whitening_, model.dictionary_
+    square = np.ones((1024, 1024), np.float32)
+    many = np.ones((n * 27 * 27 * 108 * n_entries // square.size, 1024), np.float32)  # as many multiplications
+    product = Rival("sgemm", partial(np.matmul, many, square), lambda ours, theirs: None)
+    peer = Rival("NumPy", partial(_numpy_patches, images, *learned), _within(1e-3))
+    return Case(n, partial(patch_features, images, *learned), peer, product)
+
+
+def _numpy_patches(images, mean, whitening, dictionary):
+    return np.concatenate([_numpy_patches_of_one(image, mean, whitening, dictionary) for image in images])
+
+
+def _numpy_patches_of_one(image, mean, whitening, dictionary):
+    patches = sliding_window_view(image, (6, 6), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+    rows = patches.reshape(-1, dictionary.shape[1]) / np.float32(255)
+    rows -= rows.mean(axis=1, keepdims=True)
+    rows /= np.sqrt((rows**2).mean(axis=1, keepdims=True) + 10 / 255**2)
+    rows = (rows - mean) @ whitening
+    squares = (rows**2).sum(axis=1, keepdims=True) - 2 * rows @ dictionary.T + (dictionary**2).sum(axis=1)
+    distances = np.sqrt(np.maximum(squares, 0))
+    responses = np.maximum(distances.mean(axis=1, keepdims=True) - distances, 0).reshape(*patches.shape[:2], -1)
+    middle = len(responses) // 2
+    halves = slice(None, middle), slice(middle, None)
+    return np.concatenate([responses[down, across].mean(axis=(0, 1)) for down in halves for across in halves])[None]
+
+
 def bag_case(_, n, n_words, kmeans, fit):
     """Bag of visual words of 64 x 64 images, with or without learning the vocabulary, against `_Bag`."""
     images = crops(n, 64, 64, _GRAY)
@@ -359,6 +392,7 @@ CASES = {
     "fisher-64": lambda limits, k: fisher_case(limits, 3000 // k, 64),
     "fisher-256": lambda limits, k: fisher_case(limits, 3000 // k, 256),
     "fisher-64-scikit-image": lambda limits, k: fisher_case(limits, 3000 // k, 64, scikit_image=True),
+    "patches-1600": lambda limits, k: patches_case(limits, 60 // k, 1600),
     "bag-fit-transform-minibatch": lambda limits, k: bag_case(limits, 200 // k, 256 // k, MiniBatchKMeans(), fit=True),
     "bag-fit-transform-lloyd": lambda limits, k: bag_case(limits, 200 // k, 256 // k, KMeans(max_iter=30), fit=True),
     "bag-transform": lambda limits, k: bag_case(limits, 200 // k, 256 // k, MiniBatchKMeans(), fit=False),

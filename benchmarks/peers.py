@@ -15,6 +15,9 @@ Each case of `peer_cases.py` first checks that we and the peer compute the same 
   (BLAS, argpartition, batched solve). 98 % of the weights must agree to 0.01; the others' words are nearly as far.
 - ``vlad``, ``fisher``: one image of 3,000 dense SIFT descriptors (``fisher``: in 64 dimensions), beside NumPy in
   float32 or ``skimage.feature.fisher_vector``; equal to 0.01, where float32 in NumPy ends if a variance is small.
+- ``patches``: triangle features of 60 RGB images of 32 x 32 pixels, 6 x 6 patches, 1,600 entries, beside NumPy in
+  float32, image by image; equal to 1e-3. Here the limit is what BLAS takes for
+  as many multiplications in a product of large matrices.
 - ``bag``: bag of 256 visual words, one level, 200 images of 64 x 64 pixels, beside OpenCV's SIFT on the same grid,
   scikit-learn's k-means on as large a sample, argmin and bincount. MiniBatchKMeans is what one would take, KMeans with
   30 iterations learns words as good as ours. The words differ, so the similarities between images are compared: they
