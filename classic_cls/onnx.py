@@ -134,7 +134,7 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         probabilities : ndarray of shape (n, n_classes), float
         """
         probabilities = self._probabilities(read_images(X, self.image_shape))
-        self._labels(probabilities.shape[1])  # as many as there are
+        self._labels(probabilities.shape[1])  # checks that there are as many
         return probabilities
 
     def predict(self, X):
@@ -151,17 +151,16 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         return labels
 
     def _labels(self, n_classes=None):
-        """Return the labels of the outputs, of which there are `n_classes` where the model does not say it."""
-        if getattr(self, "_fitted", None) is not None:
-            return self._fitted
-        labels = self._loaded().labels
-        if labels is None and n_classes is not None:
-            labels = np.arange(n_classes)
-        if self.classes is None:
+        """Return the labels of the outputs, which must be `n_classes` if that is known; None where nothing is."""
+        labels = getattr(self, "_fitted", None)
+        if labels is None:
+            labels = self._loaded().labels if self.classes is None else _checked_classes(self.classes)
+        if n_classes is None:
             return labels
-        if labels is not None and len(labels) != len(self.classes):
-            raise ValueError(f"classes has {len(self.classes)} labels, and the model has {len(labels)} outputs.")
-        return np.asarray(self.classes)
+        labels = np.arange(n_classes) if labels is None else labels
+        if len(labels) != n_classes:
+            raise ValueError(f"The model has {n_classes} outputs, and there are {len(labels)} labels; mend classes=.")
+        return labels
 
     def _loaded(self):
         """Return the model, read when it is first needed."""
@@ -214,7 +213,7 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
 def _per_channel(estimator, name, n_channels):
     value = getattr(estimator, name)
     if value is None:
-        return {"mean": 0, "std": 1}[name]
+        return 0 if name == "mean" else 1
     values = np.asarray(value)
     right = values.dtype.kind in "iuf" and values.shape in ((), (n_channels,)) and np.isfinite(values).all()
     if not right or (name == "std" and values.min() <= 0):
@@ -225,17 +224,24 @@ def _per_channel(estimator, name, n_channels):
     return values.astype(np.float32)
 
 
+def _checked_classes(classes):
+    labels = np.asarray(classes)
+    if labels.ndim != 1 or len(np.unique(labels)) < len(labels):
+        raise ValueError(f"classes={classes!r}; expected the labels of the outputs, each once, in their order.")
+    return labels
+
+
 def _matched(seen, expected, may_rename):
     """Return the labels of the outputs; refuse labels that the outputs do not have."""
-    if set(seen.tolist()) <= set(expected.tolist()):
+    unknown = [label for label in seen.tolist() if label not in expected.tolist()]
+    if not unknown:
         return expected
     if not may_rename:
-        unknown = sorted(set(seen.tolist()) - set(expected.tolist()))
         raise ValueError(f"y has labels that are not among classes: {', '.join(map(repr, unknown[:5]))}.")
     if len(seen) != len(expected):
         raise ValueError(
-            f"The model tells {len(expected)} classes apart, and y has {len(seen)} labels, from {seen[0]!r} to "
-            f"{seen[-1]!r}. Give the labels of the outputs, in their order: classes=."
+            f"The model tells {len(expected)} classes apart, and y has {len(seen)} labels, from {seen.tolist()[0]!r} "
+            f"to {seen.tolist()[-1]!r}. Give the labels of the outputs, in their order: classes=."
         )
     return seen
 

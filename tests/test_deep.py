@@ -201,6 +201,17 @@ def test_predict_checks_images(images):
         NetClassifier(**QUICK).fit(images, LABELS).predict(images[:, 1:])
 
 
+def test_last_batch_of_one_image_is_left_out():
+    assert NetClassifier(**QUICK).fit(crops(9, 8, 8), LABELS[:9]).predict(crops(9, 8, 8)).shape == (9,)
+
+
+@pytest.mark.parametrize(("n", "epochs"), [(100, 323), (1000, 70), (10_000, 15), (10_000_000, 5)])
+def test_fewer_images_are_seen_more_often(n, epochs):
+    from classic_cls.deep import _epochs
+
+    assert _epochs(n) == epochs
+
+
 def test_constant_images():
     probabilities = (
         NetClassifier(**QUICK).fit(np.full((8, 8, 8), 7, np.uint8), LABELS[:8]).predict_proba(stripes(2, 8, 8)[0])

@@ -48,7 +48,7 @@ def conv(tmp_path):
         ]
         nodes += [helper.make_node("Flatten", ["means"], ["rows"]), helper.make_node(end, ["rows"], ["scores"])]
         shape = (n, channels, *size) if layout == "NCHW" else (n, *size, channels)
-        weights = rng.normal(size=(5, channels, 3, 3)).astype(np.float32)
+        weights = (rng.normal(size=(5, channels, 3, 3)) / (255 if dtype == TensorProto.UINT8 else 1)).astype(np.float32)
         return saved(tmp_path / "net.onnx", nodes, shape, [scores()], dtype, opset, weights=weights)
 
     return save
@@ -98,7 +98,7 @@ def test_scale_mean_and_std(conv, per_channel):
 def test_uint8_model(conv):
     path, X = conv("NHWC", dtype=TensorProto.UINT8), images()
     reference = expected(path, X)
-    for given in (X, X / 255, (X / 255).astype(np.float32)):
+    for given in (X, X / 255, np.maximum(X / 255 - 0.001, 0)):  # rounded to the nearest level
         np.testing.assert_allclose(OnnxClassifier(path).predict_proba(given), reference, atol=1e-5)
     with pytest.raises(ValueError, match="takes uint8 pixels"):
         OnnxClassifier(path, mean=0.5).predict(X)
@@ -171,7 +171,7 @@ def test_fit_matches_labels_and_trains_nothing(conv):
         model = OnnxClassifier(path).fit(X, y)
         assert model.classes_.tolist() == list(classes)
         np.testing.assert_array_equal(model.predict_proba(X), before)
-    assert OnnxClassifier(path).fit(X, words).fit(X, np.arange(10) % 5).classes_.tolist() == list(range(5))
+    assert OnnxClassifier(path).fit(X, words).fit(X, np.arange(10) % 3).classes_.tolist() == list(range(5))
     given = OnnxClassifier(path, list("edcba")).fit(X, words)
     np.testing.assert_array_equal(given.predict(X), np.array(list("edcba"))[before.argmax(1)])
 
@@ -181,7 +181,9 @@ def test_fit_matches_labels_and_trains_nothing(conv):
     [
         (None, ["a", "b"] * 5, r"tells 5 classes apart, and y has 2 labels.*classes="),
         (None, np.arange(10), "tells 5 classes apart, and y has 10 labels"),
-        (list("abc"), ["a", "b"] * 5, "classes has 3 labels, and the model has 5 outputs"),
+        (list("abc"), ["a", "b"] * 5, "The model has 5 outputs, and there are 3 labels"),
+        ("abcde", ["a", "b"] * 5, "classes='abcde'; expected the labels of the outputs"),
+        (list("abcda"), ["a", "b"] * 5, "each once, in their order"),
         (list("abcde"), ["a", "x"] * 5, "not among classes: 'x'"),
         (None, np.linspace(0, 1, 10), "continuous"),
         (None, np.arange(9) % 5, "inconsistent numbers of samples"),
@@ -271,7 +273,7 @@ def test_models_that_are_no_classifiers(tmp_path):
     log = [helper.make_node("Log", ["images"], ["x"]), helper.make_node("Flatten", ["x"], ["scores"])]
     with pytest.raises(ValueError, match="output contains NaN or infinity"):
         OnnxClassifier(saved(tmp_path / "c", log, shape, [scores(shape=("n", 360))])).predict(images() * 0)
-    unknown = saved(tmp_path / "d", [flatten], shape, [scores(shape=("n", "k"))])
+    unknown = saved(tmp_path / "d", [flatten], (None, 3, None, None), [scores(shape=("n", "k"))])
     with pytest.raises(AttributeError, match="give classes=, or call fit"):
         OnnxClassifier(unknown).classes_  # noqa: B018
     assert OnnxClassifier(unknown).predict(images()).max() < 360
@@ -309,6 +311,13 @@ def test_clone_bytes_and_another_model(conv):
     model.predict(X)
     after = model.set_params(model=conv(end="Neg"), n_jobs=1).predict_proba(X)
     np.testing.assert_array_equal(after.argmax(1), before.argmin(1))
+
+
+def test_labels_of_another_model_are_refused(conv, tmp_path):
+    model = OnnxClassifier(conv()).fit(images(), np.arange(9) % 5)
+    model.set_params(model=linear(tmp_path / "rows.onnx"), image_shape=None)
+    with pytest.raises(ValueError, match="The model has 3 outputs, and there are 5 labels"):
+        model.predict(load_digits().images[:5])
 
 
 def test_in_pipelines_and_the_benchmark(tmp_path):
