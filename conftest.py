@@ -1,5 +1,6 @@
-"""Leaves out the files that need torch where it is not installed: the tests do not ask for it."""
+"""Leaves out the files that need the extra "deep" where it is not installed: "test" does not ask for it."""
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("torch") else ["classic_cls/_nets.py", "classic_cls/deep.py"]
+_installed = find_spec("torch") and find_spec("skorch")
+collect_ignore = [] if _installed else ["classic_cls/_nets.py", "classic_cls/deep.py"]

@@ -1,12 +1,12 @@
 """Small networks trained from nothing, as classifiers of images: the deep models to compare with."""
 
 from contextlib import contextmanager
+from numbers import Real
 
 import numpy as np
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_consistent_length, check_random_state, gen_batches
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
@@ -37,7 +37,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         How often each training image is seen. "auto": 15 times where there are 10,000, 70 times where there are 1,000,
         323 times where there are 100: steps grow with the cube root of the number of images.
     batch_size : int, default=32
-        Images per step.
+        Images per step, 2 or more.
     learning_rate : float, default=0.05
         The largest.
     weight_decay : float, default=1e-3
@@ -155,9 +155,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         with _threads(self.n_jobs), _seeded(rng):
             net = self._net(pixels := _channels_first(as_pixels(images, unit_range=True)))
             net.fit(pixels, codes)
+        self._check_weights(net.module_)
         self.module_ = net.module_.eval()
         self.loss_curve_ = [float(loss) for loss in net.history[:, "train_loss"]]
-        self._check_weights()
         return self
 
     def _check_parameters(self):
@@ -165,24 +165,25 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         one_of(self.flips, "flips", ("auto", True, False))
         if self.epochs != "auto":
             positive_int(self.epochs, "epochs")
-        positive_int(self.batch_size, "batch_size")
+        if positive_int(self.batch_size, "batch_size") < 2:
+            raise ValueError("batch_size=1; expected 2 or more: a single image cannot be normalised.")
         positive_number(self.learning_rate, "learning_rate")
         if self.weight_decay != 0:
             positive_number(self.weight_decay, "weight_decay")
         for name in ("label_smoothing", "dropout", "shift"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}; expected 0 or more, and less than 1.")
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value < 1:
+                raise ValueError(f"{name}={value!r}; expected 0 or more, and less than 1.")
 
     def _codes(self, images, y):
         """Return the labels as numbers from 0, and remember the classes."""
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
         check_consistent_length(images, y)
-        self._encoder = LabelEncoder().fit(y)
-        self.classes_ = self._encoder.classes_
+        self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_.tolist()}; expected two or more.")
-        return self._encoder.transform(y).astype(np.int64)
+        return codes.astype(np.int64)
 
     def _flips_help(self, images, codes, rng):
         features = make_pipeline(Resize(32, n_jobs=self.n_jobs), HOG(cells_per_block=2, n_jobs=self.n_jobs))
@@ -212,7 +213,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
             max_epochs=epochs,
             batch_size=batch_size,
             iterator_train__shuffle=True,
-            iterator_train__drop_last=True,  # a batch of one image cannot be normalised
+            iterator_train__drop_last=True,  # the last may be a single image
             train_split=None,
             callbacks=[("schedule", once)],
             verbose=self.verbose,
@@ -225,8 +226,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         layers = make(pixels.shape[1], len(self.classes_), *pixels.shape[2:], self.dropout)
         return Net(layers, *_mean_and_std(pixels), shift=self.shift, flips=self.flips_)
 
-    def _check_weights(self):
-        if not all(weights.isfinite().all() for weights in self.module_.state_dict().values()):
+    def _check_weights(self, module):
+        if not all(weights.isfinite().all() for weights in module.state_dict().values()):
             raise ValueError(
                 f"The training diverged: weights became infinite or NaN. Lower learning_rate={self.learning_rate!r}."
             )
@@ -260,7 +261,6 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
-        tags.non_deterministic = True
         return tags
 
 
@@ -345,7 +345,7 @@ def _seeded(rng):
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.randint(2**31 - 1))
+        torch.default_generator.manual_seed(rng.randint(2**31 - 1))
         yield
 
 

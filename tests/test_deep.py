@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from classic_cls import NetClassifier, Resize, benchmark, load_digits, make_small_cnn, make_small_resnet
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("skorch")
 
 QUICK = {"epochs": 2, "batch_size": 8, "flips": False, "n_jobs": 1, "random_state": 0}
 
@@ -162,10 +163,12 @@ def test_variation_moves_and_mirrors():
         ({"architecture": "vgg"}, "architecture='vgg'; expected one of 'resnet', 'cnn'"),
         ({"epochs": 0}, "epochs=0; expected a positive int"),
         ({"batch_size": 1.5}, "batch_size=1.5; expected a positive int"),
+        ({"batch_size": 1}, "batch_size=1; expected 2 or more"),
         ({"learning_rate": 0}, "learning_rate=0; expected a positive number"),
         ({"weight_decay": -1}, "weight_decay=-1; expected a positive number"),
         ({"label_smoothing": 1}, "label_smoothing=1; expected 0 or more, and less than 1"),
         ({"dropout": float("nan")}, "dropout=nan; expected 0 or more"),
+        ({"dropout": "half"}, "dropout='half'; expected 0 or more"),
         ({"shift": 2}, "shift=2; expected 0 or more"),
         ({"flips": "yes"}, "flips='yes'; expected one of 'auto', True, False"),
         ({"learning_rate": 1e30}, r"The training diverged.*Lower learning_rate=1e\+30"),
