@@ -15,7 +15,7 @@ from classic_cls import NetClassifier, Resize, benchmark, load_digits, make_smal
 torch = pytest.importorskip("torch")
 pytest.importorskip("skorch")
 
-QUICK = {"epochs": 2, "batch_size": 8, "flips": False, "n_jobs": 1, "random_state": 0}
+QUICK = {"architecture": "cnn", "epochs": 2, "batch_size": 8, "flips": False, "n_jobs": 1, "random_state": 0}
 
 
 @pytest.fixture(scope="module", params=["gray", "colour"])
@@ -38,28 +38,29 @@ def stripes(n, height=16, width=16, seed=0):
 @pytest.mark.parametrize("architecture", ["cnn", "resnet"])
 class TestBoth:
     def test_learns(self, architecture):
-        model = NetClassifier(architecture, **QUICK | {"epochs": 8}).fit(*stripes(80))
+        model = NetClassifier(**QUICK | {"architecture": architecture, "epochs": 5}).fit(*stripes(64))
         assert model.score(*stripes(80, seed=1)) > 0.9
         assert model.predict(stripes(2)[0]).dtype == model.classes_.dtype
-        assert len(model.loss_curve_) == 8
+        assert len(model.loss_curve_) == 5
         assert model.loss_curve_[-1] < model.loss_curve_[0]
 
     @pytest.mark.parametrize("size", [(8, 8), (9, 31), (70, 64), (150, 131)])
     def test_any_size(self, architecture, size):
         X = crops(6, *size)
-        probabilities = NetClassifier(architecture, **QUICK).fit(X, LABELS[:6]).predict_proba(X)
+        probabilities = NetClassifier(**QUICK | {"architecture": architecture}).fit(X, LABELS[:6]).predict_proba(X)
         assert probabilities.shape == (6, 4)
         np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
 
     def test_same_seed_same_weights(self, architecture, images):
         one, two, other = (
-            NetClassifier(architecture, **QUICK | {"random_state": seed}).fit(images, LABELS) for seed in (0, 0, 1)
+            NetClassifier(**QUICK | {"architecture": architecture, "random_state": seed}).fit(images, LABELS)
+            for seed in (0, 0, 1)
         )
         np.testing.assert_array_equal(one.predict_proba(images), two.predict_proba(images))
         assert np.abs(one.predict_proba(images) - other.predict_proba(images)).max() > 1e-3
 
     def test_pickled(self, architecture, images):
-        model = NetClassifier(architecture, **QUICK).fit(images, LABELS)
+        model = NetClassifier(**QUICK | {"architecture": architecture}).fit(images, LABELS)
         content = pickle.dumps(model)
         np.testing.assert_array_equal(pickle.loads(content).predict_proba(images), model.predict_proba(images))
         n_weights = sum(weights.numel() for weights in model.module_.parameters())
@@ -235,7 +236,8 @@ def test_in_search_and_benchmark():
     assert search.fit(X, y).best_params_ == {"netclassifier__epochs": 6}
     digits = load_digits()
     digits.train = digits.train[:200]
-    record = benchmark.run({"net": NetClassifier("cnn", **QUICK | {"epochs": 8})}, digits).records[0]
+    net = NetClassifier(**QUICK | {"epochs": 12, "batch_size": 32})
+    record = benchmark.run({"net": net}, digits).records[0]
     assert record["error"] is None
     assert record["accuracy"] > 0.8
 
