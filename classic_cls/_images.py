@@ -206,6 +206,12 @@ def _check_floats(images, unit_range):
         )
 
 
+def as_bytes(image):
+    """Return an image as uint8; floats in [0, 1] are rounded to the nearest of 256 levels."""
+    pixels = as_pixels(image, unit_range=True)
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels * np.float32(255)).astype(np.uint8)
+
+
 def for_batches(function, images, out, *, n_jobs=None, batch_size=256):
     """Call ``function(images[s], out[s])`` for slices `s` of the batch, on `n_jobs` threads, and return `out`.
 
