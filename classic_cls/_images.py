@@ -38,6 +38,17 @@ def read_images(X, image_shape=None, *, ragged=False):
     return _batch(np.asarray(X))
 
 
+def read_pictures(X):
+    """Read images of any sizes that are no flat rows."""
+    _refuse_file_names(X)
+    if is_table(X):
+        raise ValueError(
+            f"X has shape {np.shape(X)}; expected (n, height, width) gray, (n, height, width, 3) RGB or a list of "
+            "images. Of flat rows make images with X.reshape(-1, height, width), of one image a batch with image[None]."
+        )
+    return read_images(X, ragged=True)
+
+
 def _refuse_file_names(X):
     first = X[0] if isinstance(X, (list, tuple)) and X else X
     if isinstance(first, (str, bytes, os.PathLike)):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._images import as_bytes, read_images
+from .._images import as_bytes, read_pictures
 from ._alignment import candidates, lookalikes, similarities, thumbnails
 
-_STANDS_OUT = 0.2  # a copy's distance, relative to the nearest of the pictures that merely look alike
+_STANDS_OUT = 0.25  # a copy's distance, relative to the nearest of the pictures that merely look alike
 _PARTNERS = 20  # with which an image is listed where many have the same pixels
 
 
@@ -87,7 +87,7 @@ class Duplicates:
         labels = _checked_labels(labels, self.n_images, "labels")
         others = labels if self.n_others is None else _checked_labels(other_labels, self.n_others, "other_labels")
         differ = labels[self.pairs[:, 0]] != others[self.pairs[:, 1]]
-        return self.where(differ.reshape(len(self), -1).any(axis=1))
+        return self.where(differ.any(axis=1) if differ.ndim == 2 else differ)
 
 
 def _checked_labels(labels, n, name):
@@ -107,7 +107,7 @@ def find_duplicates(images, other=None, *, threshold=0.9, n_jobs=None):
     An image is compared with the few that look most like it when blurred (a thumbnail of 8 x 8 pixels). Of these pairs,
     thumbnails of 32 x 32 pixels are aligned (inverse compositional alignment [1]_ of shift and scale, by rows and by
     columns) and their brightness and contrast matched. Their similarity is the smaller of two correlations: of all
-    channels, and of the luma's details. To be copies they must also be five times nearer to each other (by one minus
+    channels, and of the luma's details. To be copies they must also be four times nearer to each other (by one minus
     the similarity) than either is to pictures that merely look like it. Else, where pictures are much alike, as
     shirts of 28 x 28 pixels are, many would be taken for copies.
 
@@ -159,7 +159,7 @@ def find_duplicates(images, other=None, *, threshold=0.9, n_jobs=None):
     """
     if not isinstance(threshold, numbers.Real) or not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold!r}; expected a number above 0, and at most 1.")
-    sets = [read_images(X, ragged=True) for X in ((images,) if other is None else (images, other))]
+    sets = [read_pictures(X) for X in ((images,) if other is None else (images, other))]
     if len({batch[0].shape[2] for batch in sets}) > 1:
         raise ValueError(
             "Gray images are compared with RGB images; convert them to one kind, e.g. np.stack([X] * 3, -1)."

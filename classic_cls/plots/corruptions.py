@@ -89,7 +89,7 @@ class CorruptionsDisplay:
         self : CorruptionsDisplay
         """
         n_kinds, n_columns, height, width, channels = self.pictures.shape
-        self.ax_ = axes(ax, (1.2 + n_columns, 0.4 + n_kinds * height / width))
+        self.ax_ = axes(ax, (2 + n_columns, 0.4 + n_kinds * height / width))
         self.figure_ = self.ax_.figure
         gap = max(1, min(height, width) // 16)
         tiles = np.pad(self.pictures, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=255)

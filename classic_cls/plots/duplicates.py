@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._images import positive_int, read_images
+from .._images import positive_int, read_pictures
 from ..features.resize import resize
 from ._common import axes, show
 
@@ -108,15 +108,16 @@ class DuplicatesDisplay:
         n_pairs, _, side, _, channels = self.pictures.shape
         columns = min(6, n_pairs)
         rows = -(-n_pairs // columns)
-        self.ax_ = axes(ax, (0.2 + 2 * columns, 0.2 + 1.25 * rows))
+        self.ax_ = axes(ax, (0.2 + 2 * columns, 0.2 + 1.3 * rows))
         self.figure_ = self.ax_.figure
-        gap = max(1, side // 8)
-        height, width = side + 2 * gap, 2 * side + 2 * gap
+        gap = max(1, side // 24)
+        height, width = side + side // 2, 2 * side + 6 * gap
         canvas = np.ones((rows * height, columns * width, channels), np.float32)
-        for k, (pair, caption) in enumerate(zip(self.pictures, self.captions, strict=True)):
-            top, left = k // columns * height, k % columns * width
-            canvas[top : top + side, left : left + 2 * side] = np.concatenate(pair, axis=1)
-            self.ax_.text(left - 0.5, top + side, caption, va="top", fontsize=7)
+        for k, ((left, right), caption) in enumerate(zip(self.pictures, self.captions, strict=True)):
+            y, x = k // columns * height, k % columns * width
+            canvas[y : y + side, x : x + side] = left
+            canvas[y : y + side, x + side + gap : x + 2 * side + gap] = right
+            self.ax_.text(x - 0.5, y + side, caption, va="top", fontsize=7)
         show(self.ax_, canvas)
         return self
 
@@ -128,7 +129,7 @@ def _side(images, labels, n, name):
         raise ValueError(f"{name} holds {count} images; expected the {n} that were compared.")
     if labels is not None and len(labels) != n:
         raise ValueError(f"There are {len(labels)} labels; expected {n}, one for each image of {name}.")
-    return read_images(images, ragged=True), labels
+    return read_pictures(images), labels
 
 
 def _named(left_labels, i, right_labels, j):
