@@ -38,6 +38,17 @@ def read_images(X, image_shape=None, *, ragged=False):
     return _batch(np.asarray(X))
 
 
+def read_pictures(X):
+    """Read images of any sizes that are no flat rows."""
+    _refuse_file_names(X)
+    if is_table(X):
+        raise ValueError(
+            f"X has shape {np.shape(X)}; expected (n, height, width) gray, (n, height, width, 3) RGB or a list of "
+            "images. Of flat rows make images with X.reshape(-1, height, width), of one image a batch with image[None]."
+        )
+    return read_images(X, ragged=True)
+
+
 def _refuse_file_names(X):
     first = X[0] if isinstance(X, (list, tuple)) and X else X
     if isinstance(first, (str, bytes, os.PathLike)):
@@ -204,6 +215,12 @@ def _check_floats(images, unit_range):
             f"Float images must lie in [0, 1]; these range from {low:.6g} to {high:.6g}. "
             "Divide by the largest possible value (255 for 8-bit pictures), or pass uint8."
         )
+
+
+def as_bytes(image):
+    """Return an image as uint8; floats in [0, 1] are rounded to the nearest of 256 levels."""
+    pixels = as_pixels(image, unit_range=True)
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels * np.float32(255)).astype(np.uint8)
 
 
 def for_batches(function, images, out, *, n_jobs=None, batch_size=256):
