@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import platform
+import shlex
 import sys
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +32,11 @@ train|test/<class>/<picture>), or an .npz file with X_train, y_train, X_test and
 
 Two floors always run: "majority" answers with the most frequent class, "pixels-svm" is a
 linear SVM on pixels. A pipeline that fails is reported; the others still run.
+
+--against compares with a model from elsewhere, say a deep one: an .npz or .csv file of what
+it said of the test images (see classic_cls.benchmark.read_predictions), or an .onnx file.
+--report writes a page on what was found: differences and how sure they are, images that
+occur twice, costs, and where the models fail.
 """
 
 _BENCHMARK_EXAMPLES = """\
@@ -38,6 +44,7 @@ examples:
   classic-cls benchmark
   classic-cls benchmark textures data/textures --pipelines hog-svm,bovw-svm
   classic-cls benchmark my_pictures --size 64 --json results.json
+  classic-cls benchmark digits --against cnn=cnn.npz --report report.html
 
 exit status: 0, or 1 if a pipeline failed, 2 for a wrong path or option, 130 when interrupted
 """
@@ -98,7 +105,12 @@ def _add_benchmark(commands):
     default = ["digits", "faces", "textures"]
     parser.add_argument("data", metavar="DATA", nargs="*", default=default, help=f"default: {' '.join(default)}")
     parser.add_argument("--pipelines", metavar="A,B", type=_names, help="only these (see classic-cls pipelines)")
+    parser.add_argument(
+        "--against", metavar="NAME=FILE", type=_named_file, action="append", default=[], help="a model from elsewhere"
+    )
+    parser.add_argument("--corrupted", action="store_true", help="also score on noisy, blurred, turned... test images")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all numbers to FILE")
+    parser.add_argument("--report", metavar="FILE", type=Path, help="also write a web page to FILE")
     parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="random seed (default: 0)")
     parser.add_argument("--n-jobs", metavar="N", type=_jobs, default=-1, help="threads (default: one per core)")
     parser.add_argument("--size", metavar="N", type=_positive, help="resize the pictures of folders to N x N")
@@ -113,6 +125,13 @@ def _add_info(commands):
 
 def _names(text):
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _named_file(text):
+    name, _, file = text.partition("=")
+    if not name or not file:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=FILE, such as cnn=cnn.npz")
+    return name, file
 
 
 def _seed(text):
@@ -140,30 +159,47 @@ def _whole(text, allows, expected):
 def _benchmark(arguments):
     from rich.console import Console
 
-    from .benchmark import BenchmarkResult
     from .benchmark.report import print_report
 
-    _check_output(arguments.json)
+    for option in ("json", "report"):
+        _check_output(option, getattr(arguments, option))
     names, datasets = _checked_input(arguments)
-    result = BenchmarkResult(_run_all(names, datasets, arguments))
+    result = _run_all(names, datasets, arguments)
     if arguments.json:
-        _write(result, arguments.json)
+        _write("json", result.to_json, arguments.json)
     print_report(result.records, Console(markup=False, emoji=False, highlight=False))
+    if arguments.report:
+        _report(result, arguments.report)
     if result.failed and any(isinstance(dataset.images, list) for dataset in datasets):
         print("classic-cls: there are pictures of different sizes; --size N makes them equal", file=sys.stderr)
     return 1 if result.failed else 0
 
 
 def _run_all(names, datasets, arguments):
-    from .benchmark import run
+    from .benchmark import BenchmarkResult, run
 
-    options = {"random_state": arguments.seed, "n_jobs": arguments.n_jobs}
-    records = []
+    options = {"random_state": arguments.seed, "n_jobs": arguments.n_jobs, "corrupted": arguments.corrupted}
+    options["against"] = dict(arguments.against)
+    results = []
     with _progress() as progress:
         for dataset in datasets:
             announce = partial(_announce, dataset)
-            records += run(names, dataset, progress=progress(dataset.name), announce=announce, **options).records
-    return records
+            try:
+                results.append(run(names, dataset, progress=progress(dataset.name), announce=announce, **options))
+            except (OSError, ValueError, ImportError) as error:
+                raise _UserError(error) from error
+    return BenchmarkResult([r for result in results for r in result.records], [e for r in results for e in r.evidence])
+
+
+def _report(result, path):
+    from .benchmark.statistics import sentence
+
+    for evidence in result.evidence:
+        for comparison in evidence.findings:
+            print(f"{evidence.name}: {sentence(comparison)}.")
+        print(f"{evidence.name}: {evidence.leaks.summary()}")
+    command = shlex.join(["classic-cls", *sys.argv[1:]])
+    _write("report", partial(result.report, command=command), path)
 
 
 def _announce(dataset, name, forecast):
@@ -175,6 +211,8 @@ def _checked_input(arguments):
     from .benchmark.runner import check_names
     from .datasets import load_dataset
 
+    if arguments.against and len(arguments.data) > 1:
+        raise _UserError("--against is for one data set, of whose test images the file speaks; name one DATA.")
     try:
         names = check_names(arguments.pipelines)
         return names, [load_dataset(data, size=arguments.size, random_state=arguments.seed) for data in arguments.data]
@@ -182,20 +220,20 @@ def _checked_input(arguments):
         raise _UserError(error) from error
 
 
-def _check_output(path):
+def _check_output(option, path):
     if path is None:
         return
     if not path.parent.is_dir():
-        raise _UserError(f"--json {path}: there is no folder {str(path.parent)!r}.")
+        raise _UserError(f"--{option} {path}: there is no folder {str(path.parent)!r}.")
     if path.exists() and not path.is_file():
-        raise _UserError(f"--json {path} is not a file; expected one to write or replace.")
+        raise _UserError(f"--{option} {path} is not a file; expected one to write or replace.")
 
 
-def _write(result, path):
+def _write(option, write, path):
     try:
-        result.to_json(path)
-    except OSError as error:
-        raise _UserError(f"--json {path} cannot be written: {error}.") from error
+        write(path)
+    except (OSError, ValueError) as error:
+        raise _UserError(f"--{option} {path} cannot be written: {error}") from error
 
 
 @contextmanager

@@ -297,7 +297,8 @@ class Leaks:
 
 
 def _count(duplicates):
-    return f"{len(duplicates)} pairs of copies ({duplicates.exact.sum()} exact)"
+    pairs = "pair" if len(duplicates) == 1 else "pairs"
+    return f"{len(duplicates)} {pairs} of copies ({duplicates.exact.sum()} exact)"
 
 
 def find_leaks(dataset, *, threshold=0.9, n_jobs=None):

@@ -70,6 +70,8 @@ def _table(name, *scores):
 
 
 def _costs(row):
+    if row["fit_seconds"] is None:  # a model from elsewhere
+        return "-", "-", "-"
     return f"{row['fit_seconds']:.2f}", _count(row["images_per_second"]), _size(row["model_bytes"])
 
 

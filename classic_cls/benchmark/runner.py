@@ -1,12 +1,10 @@
 """Runs pipelines on a data set and records what came of it."""
 
 import inspect
-import json
 import numbers
-import os
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import clone, is_clusterer
@@ -20,9 +18,13 @@ from sklearn.utils import Bunch
 from .._images import as_pixels
 from ..datasets import load_dataset
 from ..features.resize import Resize
+from ..onnx import OnnxClassifier
 from ..pipelines import DEFAULT_PIPELINES, PIPELINES
+from .corruptions import Robustness, robustness
 from .cost import latency_ms, model_bytes, peak_memory, threads, timed, timed_predict
 from .forecast import forecast
+from .predictions import Predictions, read_predictions
+from .results import BenchmarkResult, Evidence
 from .scores import classification_scores, clustering_scores, multilabel_scores
 
 FLOORS = ("majority", "pixels-svm")
@@ -47,43 +49,17 @@ _SCORES = (
 )
 
 
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """What :func:`run` found.
-
-    Attributes
-    ----------
-    records : list of dict
-        One for each pipeline, in the order they ran, of plain numbers and strings; None where a number does
-        not apply. The keys are listed in :func:`run`.
-    """
-
-    records: list
-
-    @property
-    def table(self):
-        """The records as a :class:`pandas.DataFrame`, one row for each pipeline."""
-        import pandas as pd
-
-        return pd.DataFrame(self.records)
-
-    @property
-    def failed(self):
-        """The records of the pipelines that raised an error."""
-        return [record for record in self.records if record["error"]]
-
-    def to_json(self, path):
-        """Write the records to `path`, a JSON list; an older file is replaced only by a whole one."""
-        path = Path(path)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            unfinished.write_text(json.dumps(self.records, indent=2, allow_nan=False) + "\n")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-
-def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progress=None, announce=None):
+def run(
+    pipelines=None,
+    dataset="digits",
+    *,
+    against=None,
+    corrupted=False,
+    random_state=0,
+    n_jobs=None,
+    progress=None,
+    announce=None,
+):
     """Fit pipelines on a data set's training images and score them on its test images.
 
     Two floors are always among them: "majority" answers with the most frequent class, and "pixels-svm" is a
@@ -98,6 +74,13 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
         "best", which take longer.
     dataset : str, path or Bunch, default="digits"
         What :func:`classic_cls.load_dataset` reads or returns.
+    against : dict of str to str, path or Predictions, default=None
+        Models from elsewhere, by the names to list them under: what they said of the test images, as
+        :class:`Predictions` or a file (.npz or .csv) of them, see :func:`read_predictions`; or an .onnx file, which is
+        run as :class:`classic_cls.OnnxClassifier`.
+    corrupted : bool, default=False
+        Whether to score classifiers on corrupted test images, too, see :func:`.robustness`; these are forty predictions
+        of the whole test more.
     random_state : int or None, default=0
         Seed of the named pipelines, the floors, and the split of a folder. Estimators of your own keep
         theirs.
@@ -123,14 +106,15 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
         short), ``images_per_second`` of prediction, ``latency_ms`` (median time for one image), ``model_bytes`` of the
         pickled model (None if it cannot be pickled), ``threads`` (what ``n_jobs`` comes to, see
         :func:`.cost.threads`), ``device``, ``seed``, and ``error``. All scores are those of the test images. A
-        pipeline that fails has its message in ``error`` and None for the numbers; the others still run.
+        pipeline that fails has its message in ``error`` and None for the numbers; the others still run. What the
+        classifiers said of each test image is in ``evidence``, and ``report(path)`` makes a page of it all.
 
     Raises
     ------
     FileNotFoundError
-        If `dataset` is a path that does not exist.
+        If `dataset` or a file of `against` does not exist.
     ValueError
-        If a name is unknown or the data set is not one.
+        If a name is unknown or taken, the data set is not one, or predictions don't fit its test images.
 
     Examples
     --------
@@ -148,15 +132,51 @@ def run(pipelines=None, dataset="digits", *, random_state=0, n_jobs=None, progre
     makers = _chosen(pipelines, random_state, n_jobs)
     if not isinstance(dataset, Bunch):
         dataset = load_dataset(dataset, random_state=random_state)
+    outside = _outside(against or {}, dataset, taken={*makers, *FLOORS})
+    makers |= {name: maker for name, maker in outside.items() if callable(maker)}
     makers |= {"pixels-svm": partial(_pixels_svm, dataset, random_state), "majority": _majority}
-    records = []
-    for name, make in makers.items():
+    runs = {name: _from_predictions(name, dataset, given) for name, given in outside.items() if not callable(given)}
+    for done, (name, make) in enumerate(makers.items()):
         if progress:
-            progress(len(records), len(makers), name)
-        records.append(_record(name, make, dataset, random_state, announce))
+            progress(done, len(makers), name)
+        runs[name] = _run_one(name, make, dataset, random_state, corrupted, announce)
     if progress:
-        progress(len(records), len(makers), None)
-    return BenchmarkResult(records)
+        progress(len(makers), len(makers), None)
+    return BenchmarkResult([run.record for run in runs.values()], _evidence(dataset, runs, tuple(outside)))
+
+
+class _Run(NamedTuple):
+    """One model's record, what it said of the test images if these are single labels, and of corrupted ones."""
+
+    record: dict
+    said: Predictions | None = None
+    corrupted: tuple = ()
+
+
+def _evidence(dataset, runs, outside):
+    said = {name: run.said for name, run in runs.items() if run.said is not None}
+    corrupted = [record for run in runs.values() for record in run.corrupted]
+    return [Evidence(dataset, said, outside, Robustness(corrupted) if corrupted else None)] if said else []
+
+
+def _outside(against, dataset, taken):
+    """Return, by name, the predictions of models from elsewhere, or a function that makes the classifier."""
+    doubled = sorted(set(against) & taken)
+    if doubled:
+        raise ValueError(f"against: {doubled[0]!r} is also the name of a pipeline; give the model another name.")
+    return {name: _from_elsewhere(source, dataset) for name, source in against.items()}
+
+
+def _from_elsewhere(source, dataset):
+    if isinstance(source, Predictions):
+        if len(source.labels) != len(dataset.test):
+            raise ValueError(f"There are {len(source.labels)} predictions for {len(dataset.test)} test images.")
+        return source
+    if Path(source).suffix.lower() != ".onnx":
+        return read_predictions(source, dataset)
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"There is no file {str(source)!r}.")
+    return partial(_cloned, OnnxClassifier(source))
 
 
 def _chosen(pipelines, random_state, n_jobs):
@@ -205,16 +225,26 @@ def _pixel_rows(images):
     return pixels.reshape(len(pixels), -1).astype(np.float32)
 
 
-def _record(name, make, dataset, seed, announce):
+def _record(name, dataset, seed):
     record = {"dataset": dataset.get("name", "custom"), "pipeline": name}
     record |= {"n_train": len(dataset.train), "n_test": len(dataset.test)}
-    record |= dict.fromkeys(_SCORES) | {"device": "cpu", "seed": seed, "error": None}
+    return record | dict.fromkeys(_SCORES) | {"device": "cpu", "seed": seed, "error": None}
+
+
+def _from_predictions(name, dataset, said):
+    return _Run(_record(name, dataset, None) | _right(dataset, said.labels), said)
+
+
+def _run_one(name, make, dataset, seed, corrupted, announce):
+    record = _record(name, dataset, seed)
     try:
         estimator = make(len(dataset.target_names))
         _announce(name, estimator, dataset, announce)
-        return record | _measured(estimator, dataset)
+        scores, said = _measured(estimator, dataset)
+        robust = robustness({name: estimator}, dataset).records if corrupted and said is not None else ()
+        return _Run(record | scores, said, robust)
     except Exception as error:  # one failing pipeline must not lose the others
-        return record | {"error": f"{type(error).__name__}: {error}"}
+        return _Run(record | {"error": f"{type(error).__name__}: {error}"})
 
 
 def _announce(name, estimator, dataset, announce):
@@ -230,17 +260,18 @@ def _announce(name, estimator, dataset, announce):
 
 def _measured(estimator, dataset):
     X_train, X_test = (_take(dataset.images, part) for part in (dataset.train, dataset.test))
-    y_train, y_test = (dataset.target[part] for part in (dataset.train, dataset.test))
+    y_train = dataset.target[dataset.train]
     with peak_memory() as fit_memory:
         fit_seconds, _ = timed(lambda: estimator.fit(X_train, y_train))
     predict_seconds, predicted = timed_predict(estimator, X_test)
+    said = None
     if is_clusterer(estimator):
-        scores = clustering_scores(y_test, predicted, y_train, estimator.predict(X_train))
-    elif np.ndim(y_test) == 2:
-        scores = multilabel_scores(y_test, predicted, _label_scores(estimator, X_test))
+        scores = clustering_scores(dataset.target[dataset.test], predicted, y_train, estimator.predict(X_train))
+    elif np.ndim(y_train) == 2:
+        scores = multilabel_scores(dataset.target[dataset.test], predicted, _label_scores(estimator, X_test))
     else:
-        scores = classification_scores(y_test, predicted)
-    return scores | {
+        scores, said = _right(dataset, predicted), _said(estimator, predicted, X_test)
+    costs = {
         "fit_seconds": fit_seconds,
         "fit_peak_bytes": fit_memory.bytes,
         "predict_seconds": predict_seconds,
@@ -249,6 +280,17 @@ def _measured(estimator, dataset):
         "model_bytes": model_bytes(estimator),
         "threads": threads(estimator),
     }
+    return scores | costs, said
+
+
+def _right(dataset, predicted):
+    return classification_scores(dataset.target[dataset.test], predicted)
+
+
+def _said(estimator, predicted, X):
+    if not hasattr(estimator, "predict_proba"):
+        return Predictions(predicted)
+    return Predictions(predicted, estimator.predict_proba(X), estimator.classes_)
 
 
 def _label_scores(estimator, X):

@@ -105,18 +105,19 @@ class DuplicatesDisplay:
         -------
         self : DuplicatesDisplay
         """
-        n_pairs, _, side, _, channels = self.pictures.shape
+        n_pairs, _, side, *_ = self.pictures.shape
         columns = min(6, n_pairs)
         rows = -(-n_pairs // columns)
         self.ax_ = axes(ax, (0.2 + 2 * columns, 0.2 + 1.3 * rows))
         self.figure_ = self.ax_.figure
         gap = max(1, side // 24)
         height, width = side + side // 2, 2 * side + 6 * gap
-        canvas = np.ones((rows * height, columns * width, channels), np.float32)
+        canvas = np.zeros((rows * height, columns * width, 4), np.float32)  # transparent where no picture is
         for k, ((left, right), caption) in enumerate(zip(self.pictures, self.captions, strict=True)):
             y, x = k // columns * height, k % columns * width
-            canvas[y : y + side, x : x + side] = left
-            canvas[y : y + side, x + side + gap : x + 2 * side + gap] = right
+            for at, picture in ((x, left), (x + side + gap, right)):
+                canvas[y : y + side, at : at + side, :3] = picture
+                canvas[y : y + side, at : at + side, 3] = 1
             self.ax_.text(x - 0.5, y + side, caption, va="top", fontsize=7)
         show(self.ax_, canvas)
         return self
