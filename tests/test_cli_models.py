@@ -410,6 +410,18 @@ def test_bars_do_not_touch_the_output(model, capsys, monkeypatch):
     assert predicted(capsys, model, *TEST_FILES) == (0, lines, "")
 
 
+def test_what_is_printed_below_a_bar_stays_on_stdout(capsys, monkeypatch):
+    from classic_cls.commands.progress import counted
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with counted("reading", 2) as advance:
+        print("a line")
+        advance(2)
+    out, err = capsys.readouterr()
+    assert out == "a line\n"
+    assert "reading" in err
+
+
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
