@@ -51,7 +51,7 @@ class ModelInfo:
         needs = f"trusted={self.untrusted}" if self.untrusted else "nothing"
         pairs = [("file", self.path), ("size", f"{self.size:,} bytes"), ("load needs", needs)]
         pairs += [*self.metadata.get("user", {}).items(), *about.items()]
-        text = "\n".join(f"{name:<14}{value}" for name, value in pairs)
+        text = "\n".join(f"{name:<13} {value}" for name, value in pairs)
         return _printable(f"{text}\n\n{self.tree}")
 
 

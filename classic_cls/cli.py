@@ -11,6 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from . import __version__
+from .commands.common import UserError, check_output, jobs, names, positive, seed
+from .commands.evaluate import add_evaluate
+from .commands.fit import add_fit
+from .commands.predict import add_predict
 
 _MAIN = """Classical image classification: strong, fast baselines without deep learning."""
 
@@ -19,6 +23,9 @@ examples:
   classic-cls benchmark                         all pipelines on digits, faces and textures
   classic-cls benchmark digits --pipelines hog-svm,color-forest
   classic-cls benchmark my_pictures --size 64 --json results.json
+  classic-cls fit my_pictures -o model.skops    a model in a file
+  classic-cls predict model.skops new_pictures  the classes of other pictures
+  classic-cls evaluate model.skops more_pictures
   classic-cls pipelines
   classic-cls info
   classic-cls info model.skops                  what a saved model holds
@@ -50,10 +57,6 @@ exit status: 0, or 1 if a pipeline failed, 2 for a wrong path or option, 130 whe
 """
 
 
-class _UserError(Exception):
-    """What the user can mend; shown as one line."""
-
-
 def main(argv=None):
     """Run the command line.
 
@@ -65,12 +68,18 @@ def main(argv=None):
     Returns
     -------
     status : int
-        0, 1 if a pipeline failed, 2 for a wrong path or option, 130 when interrupted.
+        0, 1 if a pipeline failed, 2 for a wrong path or option, 3 if pictures were left out, 130 when interrupted,
+        141 when nobody reads what is printed.
     """
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.command(arguments)
-    except _UserError as error:
+        status = arguments.command(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing at exit would complain
+        return 141  # as a shell says of SIGPIPE
+    except UserError as error:
         print(f"classic-cls: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -89,6 +98,9 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"classic-cls {__version__}")
     commands = parser.add_subparsers(title="commands", required=True)
     _add_benchmark(commands)
+    add_fit(commands)
+    add_predict(commands)
+    add_evaluate(commands)
     commands.add_parser("pipelines", help="list the pipelines").set_defaults(command=_pipelines)
     _add_info(commands)
     return parser
@@ -104,16 +116,16 @@ def _add_benchmark(commands):
     )
     default = ["digits", "faces", "textures"]
     parser.add_argument("data", metavar="DATA", nargs="*", default=default, help=f"default: {' '.join(default)}")
-    parser.add_argument("--pipelines", metavar="A,B", type=_names, help="only these (see classic-cls pipelines)")
+    parser.add_argument("--pipelines", metavar="A,B", type=names, help="only these (see classic-cls pipelines)")
     parser.add_argument(
         "--against", metavar="NAME=FILE", type=_named_file, action="append", default=[], help="a model from elsewhere"
     )
     parser.add_argument("--corrupted", action="store_true", help="also score on noisy, blurred, turned... test images")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all numbers to FILE")
     parser.add_argument("--report", metavar="FILE", type=Path, help="also write a web page to FILE")
-    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="random seed (default: 0)")
-    parser.add_argument("--n-jobs", metavar="N", type=_jobs, default=-1, help="threads (default: one per core)")
-    parser.add_argument("--size", metavar="N", type=_positive, help="resize the pictures of folders to N x N")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="random seed (default: 0)")
+    parser.add_argument("--n-jobs", metavar="N", type=jobs, default=-1, help="threads (default: one per core)")
+    parser.add_argument("--size", metavar="N", type=positive, help="resize the pictures of folders to N x N")
     parser.set_defaults(command=_benchmark)
 
 
@@ -123,37 +135,11 @@ def _add_info(commands):
     parser.set_defaults(command=_info)
 
 
-def _names(text):
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _named_file(text):
     name, _, file = text.partition("=")
     if not name or not file:
         raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=FILE, such as cnn=cnn.npz")
     return name, file
-
-
-def _seed(text):
-    return _whole(text, lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
-
-
-def _jobs(text):
-    return _whole(text, lambda value: value != 0, "1 or more, or -1 for all cores")
-
-
-def _positive(text):
-    return _whole(text, lambda value: value > 0, "1 or more")
-
-
-def _whole(text, allows, expected):
-    try:
-        value = int(text)
-    except ValueError:
-        value = None
-    if value is None or not allows(value):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, {expected}")
-    return value
 
 
 def _benchmark(arguments):
@@ -162,7 +148,7 @@ def _benchmark(arguments):
     from .benchmark.report import print_report
 
     for option in ("json", "report"):
-        _check_output(option, getattr(arguments, option))
+        check_output(f"--{option}", getattr(arguments, option))
     names, datasets = _checked_input(arguments)
     result = _run_all(names, datasets, arguments)
     if arguments.json:
@@ -187,7 +173,7 @@ def _run_all(names, datasets, arguments):
             try:
                 results.append(run(names, dataset, progress=progress(dataset.name), announce=announce, **options))
             except (OSError, ValueError, ImportError) as error:
-                raise _UserError(error) from error
+                raise UserError(error) from error
     return BenchmarkResult([r for result in results for r in result.records], [e for r in results for e in r.evidence])
 
 
@@ -212,28 +198,19 @@ def _checked_input(arguments):
     from .datasets import load_dataset
 
     if arguments.against and len(arguments.data) > 1:
-        raise _UserError("--against is for one data set, of whose test images the file speaks; name one DATA.")
+        raise UserError("--against is for one data set, of whose test images the file speaks; name one DATA.")
     try:
         names = check_names(arguments.pipelines)
         return names, [load_dataset(data, size=arguments.size, random_state=arguments.seed) for data in arguments.data]
     except (OSError, ValueError) as error:
-        raise _UserError(error) from error
-
-
-def _check_output(option, path):
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise _UserError(f"--{option} {path}: there is no folder {str(path.parent)!r}.")
-    if path.exists() and not path.is_file():
-        raise _UserError(f"--{option} {path} is not a file; expected one to write or replace.")
+        raise UserError(error) from error
 
 
 def _write(option, write, path):
     try:
         write(path)
     except (OSError, ValueError) as error:
-        raise _UserError(f"--{option} {path} cannot be written: {error}") from error
+        raise UserError(f"--{option} {path} cannot be written: {error}") from error
 
 
 @contextmanager
@@ -275,7 +252,7 @@ def _show_model(path):
     try:
         print(inspect_model(path))
     except (OSError, ValueError) as error:
-        raise _UserError(error) from error
+        raise UserError(error) from error
     return 0
 
 

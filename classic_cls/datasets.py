@@ -176,19 +176,13 @@ def load_image_folder(path, size=None, *, random_state=0):
         If there are fewer than two classes, a class has no pictures (or only one to split), a test class is
         unknown in ``train``, or a picture cannot be read whole.
     """
-    root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {str(path)!r}; expected one with a subfolder per class.")
-    parts = [root / "train", root / "test"]
-    if not all(part.is_dir() for part in parts):
-        parts = [root]
-    folders = [_class_files(part) for part in parts]
-    names = _checked_classes(parts, folders)
+    root, parts = Path(path), list_image_folder(path)
+    split = len(parts) == 2
+    names = check_classes(root, parts, least=1 if split else 2)
+    folders = list(parts.values())
     files = [(file, names.index(name)) for classes in folders for name, found in classes.items() for file in found]
     _, images, _ = read_pictures([file for file, _ in files], size)
-    is_train = None
-    if len(parts) == 2:
-        is_train = np.arange(len(files)) < sum(map(len, folders[0].values()))
+    is_train = np.arange(len(files)) < sum(map(len, folders[0].values())) if split else None
     about = f"Pictures of the folder {path}."
     target = np.array([label for _, label in files])
     dataset = _bunch(str(path), _stacked(images), target, names, about, is_train, random_state)
@@ -196,45 +190,87 @@ def load_image_folder(path, size=None, *, random_state=0):
     return dataset
 
 
+def list_image_folder(path):
+    """List the pictures of a folder, as :func:`load_image_folder` finds them; none is opened.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder.
+
+    Returns
+    -------
+    parts : dict of str to dict of str to list of Path
+        The sorted pictures of each class, for "train" and for "test"; for "" where the folder has not both.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path)!r}; expected one with a subfolder per class.")
+    split = all((root / part).is_dir() for part in ("train", "test"))
+    return {part: _class_files(root / part) for part in (("train", "test") if split else ("",))}
+
+
 def _class_files(folder):
     """Return {class name: sorted picture files} of the folder's subfolders."""
     subfolders = sorted(entry for entry in _visible(folder) if entry.is_dir())
-    return {sub.name: sorted(file for file in _visible(sub) if _is_picture(file)) for sub in subfolders}
+    return {sub.name: sorted(file for file in _visible(sub) if is_picture(file)) for sub in subfolders}
 
 
 def _visible(folder):
     return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
 
 
-def _is_picture(file):
+def is_picture(file):
+    """Tell whether a path is a file whose name ends as a picture's does."""
     return file.suffix.lower() in _EXTENSIONS and file.is_file()
 
 
-def _checked_classes(parts, folders):
-    """Return the class names, or say what is wrong with the folder."""
+def check_classes(root, parts, *, least):
+    """Return the class names, or say what is wrong with a folder to train on.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    parts : dict
+        Of :func:`list_image_folder`.
+    least : int
+        Number of pictures that each class needs.
+
+    Returns
+    -------
+    names : list of str
+    """
+    part, test = root / next(iter(parts)), root / list(parts)[-1]
+    folders = list(parts.values())
     names = list(folders[0])
     if len(names) < 2:
         found = f"only one ({names[0]!r})" if names else "none"
-        raise ValueError(f"{parts[0]} needs a subfolder of pictures for each of two or more classes; it has {found}.")
+        raise ValueError(f"{part} needs a subfolder of pictures for each of two or more classes; it has {found}.")
     unknown = sorted(set(folders[-1]) - set(names))
     if unknown:
         raise ValueError(
-            f"{parts[-1]} has the class {unknown[0]!r}, which {parts[0]} has not ({', '.join(names)}). "
+            f"{test} has the class {unknown[0]!r}, which {part} has not ({', '.join(names)}). "
             "Give it training pictures, or take it out of the test."
         )
-    needed = 1 if len(parts) == 2 else 2
     for name, files in folders[0].items():
-        if len(files) < needed:
+        if len(files) < least:
             raise ValueError(
-                f"{parts[0] / name} has {len(files)} pictures; expected at least {needed} ({_suffixes()}). "
+                f"{part / name} has {len(files)} pictures; expected at least {least} ({suffixes()}). "
                 "Add some, or remove the folder."
             )
     if not any(folders[-1].values()):
-        raise ValueError(f"{parts[-1]} has no pictures ({_suffixes()}) in class subfolders; put some there.")
+        raise ValueError(f"{test} has no pictures ({suffixes()}) in class subfolders; put some there.")
     return names
 
 
-def _suffixes():
+def suffixes():
+    """Return how the names of pictures end."""
     return " ".join(sorted(_EXTENSIONS))
 
 

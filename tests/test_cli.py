@@ -91,7 +91,7 @@ def test_wrong_input_is_one_line_and_status_2(capsys, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "benchmark,pipelines,info"),
+        ([], "benchmark,fit,predict,evaluate,pipelines,info"),
         (["train"], "'train'"),
         (["benchmark", "--seed", "-1"], "'-1'; expected a whole number, from 0"),
         (["benchmark", "--n-jobs", "0"], "'0'; expected a whole number, 1 or more, or -1"),

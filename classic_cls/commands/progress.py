@@ -1,0 +1,55 @@
+"""Bars on stderr, where that is a terminal."""
+
+from contextlib import contextmanager
+from functools import partial
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+def counted(description, total=None, shown=True):
+    """Show how many pictures are done, how many in a second, and the time left.
+
+    Parameters
+    ----------
+    description : str
+    total : int, default=None
+        Number of pictures, if it is known.
+    shown : bool, default=True
+        False shows nothing, on a terminal neither.
+
+    Returns
+    -------
+    bar : context manager
+        Gives a function that takes the number of pictures that are done since the last call.
+    """
+    return _shown([BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()], description, total, shown)
+
+
+def waiting(description):
+    """Show that something goes on, and for how long, as `counted` does."""
+    return _shown([SpinnerColumn(), TimeElapsedColumn()], description, None, True)
+
+
+@contextmanager
+def _shown(columns, description, total, shown):
+    console = Console(stderr=True)
+    # Rich would otherwise send to stderr what is printed meanwhile, and a file would miss it.
+    options = {"transient": True, "redirect_stdout": False, "disable": not (shown and console.is_terminal)}
+    with Progress(TextColumn("{task.description}", markup=False), *columns, console=console, **options) as bars:
+        yield partial(bars.advance, bars.add_task(description, total=total))
+
+
+class _Rate(ProgressColumn):
+    def render(self, task):
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
