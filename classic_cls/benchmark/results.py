@@ -63,9 +63,10 @@ class Evidence:
 
     @property
     def findings(self):
-        """The comparisons of the best model of ours with those from elsewhere; of the best with the next, without."""
+        """The comparisons of our best model with those from elsewhere; without any, of the best with the next three."""
         ours = [name for name in self.ranked if name not in self.outside]
-        pairs = [{ours[0], name} for name in self.outside if ours] or [{self.ranked[0], n} for n in self.ranked[1:4]]
+        rivals = [name for name in self.outside if ours] or [name for name in self.ranked[1:4] if name != "majority"]
+        pairs = [{(ours or self.ranked)[0], name} for name in rivals]
         return [comparison for comparison in self.comparisons if {comparison.first, comparison.second} in pairs]
 
     @cached_property
