@@ -3,7 +3,6 @@
 import importlib
 import json
 import operator
-import os
 import platform
 import warnings
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import classic_cls
 
+from ._files import replacing
 from ._model_file import METADATA, ModelFile, ModelInfo
 
 _FORMAT = 1  # raise it when older versions could misread what `save` writes
@@ -191,13 +191,8 @@ def _replacing(path):
         raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to save {path.name!r} in; make it first.")
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder; expected a file to write or replace.")
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(unfinished, "w+b") as file:
-            yield file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished, open(unfinished, "w+b") as file:
+        yield file
 
 
 def _dump(model, file, about):

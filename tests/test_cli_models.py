@@ -32,7 +32,7 @@ from classic_cls import (
 )
 from classic_cls.cli import main
 from classic_cls.commands import fit, predict, saved_model, training_data
-from classic_cls.commands.common import replacing
+from classic_cls.commands.common import new_text
 
 TEXTURES = Path(__file__).parents[1] / "data" / "textures"
 TEST_FILES = sorted(map(str, TEXTURES.glob("test/*/*.png")))
@@ -522,10 +522,10 @@ def test_an_output_that_cannot_be_written(tmp_path, capsys, monkeypatch):
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as file:
+    with pytest.raises(ZeroDivisionError), new_text(tmp_path / "a") as file:
         file.write(1 / 0)
     assert (tmp_path / "a").read_text() == "old"
-    with replacing(tmp_path / "a") as file:
+    with new_text(tmp_path / "a") as file:
         file.write("new")
     assert (tmp_path / "a").read_text() == "new"
     assert os.listdir(tmp_path) == ["a"]

@@ -3,7 +3,6 @@
 import base64
 import json
 import numbers
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,6 +11,7 @@ import numpy as np
 from sklearn.base import clone, is_clusterer
 from sklearn.utils import Bunch
 
+from .._files import replacing
 from .._images import positive_int
 from ..datasets import load_dataset
 from ..pipelines import PIPELINES
@@ -64,13 +64,8 @@ class LabelEfficiency:
 
     def to_json(self, path):
         """Write the records to `path`, a JSON list; an older file is replaced only by a whole one."""
-        path = Path(path)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
+        with replacing(path) as unfinished:
             unfinished.write_text(json.dumps(self.records, indent=2, allow_nan=False) + "\n")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def from_json(cls, path):

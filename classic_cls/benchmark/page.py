@@ -5,8 +5,8 @@ import platform
 import time
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
 
+from .._files import replacing
 from ._blocks import part
 from ._figures import page_style
 
@@ -41,7 +41,8 @@ def write_page(result, path, *, command=None):
     made = f"{time.strftime('%Y-%m-%d')}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     title = "classic_cls benchmark: " + ", ".join(test.name for test in result.evidence)
     text = template.render(title=title, made=made, parts=parts, reproduce=_reproduce(result, command))
-    _write(text, Path(path))
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def _reproduce(result, command):
@@ -51,12 +52,3 @@ def _reproduce(result, command):
         seed = result.records_of(test.name)[0]["seed"]
         lines.append(f"{test.name}: seed {seed}, fingerprint of the test images {test.fingerprint}")
     return "\n".join(lines)
-
-
-def _write(text, path):
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

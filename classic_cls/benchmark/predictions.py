@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .._files import replacing
 from ._files import file_format
 
 _SUM_TOLERANCE = 0.01  # rows of float16, or rounded to a few decimals, sum to one no better
@@ -159,14 +159,9 @@ def write_predictions(path, predictions, dataset):
     read, write = file_format(path)
     _check_one_label(dataset)
     content = _content(predictions, dataset)
-    path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as unfinished:
         write(unfinished, content)
-        _check_readable(read, unfinished, path, dataset)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        _check_readable(read, unfinished, Path(path), dataset)
 
 
 def split_fingerprint(dataset):

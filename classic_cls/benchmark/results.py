@@ -1,14 +1,13 @@
 """What a benchmark found: records, what the models said, and the page that shows it."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
+from .._files import replacing
 from .corruptions import Robustness
 from .duplicates import find_leaks
 from .predictions import split_fingerprint
@@ -120,13 +119,8 @@ class BenchmarkResult:
 
     def to_json(self, path):
         """Write the records to `path`, a JSON list; an older file is replaced only by a whole one."""
-        path = Path(path)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
+        with replacing(path) as unfinished:
             unfinished.write_text(json.dumps(self.records, indent=2, allow_nan=False) + "\n")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def report(self, path, *, command=None):
         """Write a web page that needs nothing else, see :func:`.page.write_page`."""

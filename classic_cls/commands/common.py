@@ -5,6 +5,8 @@ import os
 import sys
 from contextlib import contextmanager
 
+from .._files import replacing
+
 ALL_WELL, SKIPPED = 0, 3  # exit status
 _SHOWN = 5  # skipped pictures that are named
 
@@ -69,16 +71,12 @@ def check_output(option, path):
 
 
 @contextmanager
-def replacing(path):
+def new_text(path):
     """Give a text file to write that takes the place of `path` in the end, or leaves no trace."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        # File names need not be Unicode: their bytes are written as they are.
-        with unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            yield file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    # File names need not be Unicode: their bytes are written as they are.
+    options = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    with replacing(path) as unfinished, unfinished.open("w", **options) as file:
+        yield file
 
 
 class SkippedPictures:

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .common import SkippedPictures, UserError, check_output, mendable, replacing
+from .common import SkippedPictures, UserError, check_output, mendable, new_text
 from .predict import add_model
 
 _EVALUATE = """\
@@ -55,7 +55,7 @@ def _evaluate(arguments):
         kept, predicted, failed = predict(model, images, arguments.errors)
         scores = _scores(labels[kept], predicted, failed, arguments)
         if arguments.json:
-            with replacing(arguments.json) as file:
+            with new_text(arguments.json) as file:
                 json.dump(scores, file, indent=2, allow_nan=False)
                 file.write("\n")
     _print(scores)

@@ -8,7 +8,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from .common import SkippedPictures, UserError, check_output, mendable, names, replacing
+from .common import SkippedPictures, UserError, check_output, mendable, names, new_text
 
 _PREDICT = """\
 Tell the classes of pictures.
@@ -143,7 +143,7 @@ def _pictures_below(folder):
 
 
 def _output(path):
-    return nullcontext(sys.stdout) if path is None else replacing(path)
+    return nullcontext(sys.stdout) if path is None else new_text(path)
 
 
 def _answers(model, images, proba):

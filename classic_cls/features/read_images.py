@@ -4,12 +4,12 @@ import csv
 import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import gen_batches
 
+from .._files import replacing
 from .._images import for_batches, one_of, pair, positive_int
 from ._picture import MAX_PIXELS, read_picture
 
@@ -254,17 +254,11 @@ def write_skipped(path, skipped):
     path,reason
     a.jpg,cannot be opened (No such file or directory).
     """
-    path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        # File names need not be Unicode: their bytes are written as they are.
-        with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file, lineterminator="\n").writerows(
-                [("path", "reason"), *((each.path, each.reason) for each in skipped)]
-            )
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    rows = [("path", "reason"), *((each.path, each.reason) for each in skipped)]
+    # File names need not be Unicode: their bytes are written as they are.
+    options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    with replacing(path) as unfinished, unfinished.open("w", **options) as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _checked_options(size, color, errors, max_pixels, draft):
