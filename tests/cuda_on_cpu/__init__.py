@@ -11,7 +11,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
-_DYNAMIC_SHARED = re.compile(r"extern __shared__ (\w+) (\w+)\[\];")
+_DYNAMIC_SHARED = re.compile(r"extern __shared__ ([\w ]+) (\w+)\[\];")
 _FENCE = 4096  # bytes on either side of an array that a kernel must not touch
 _POISON = 0xFF  # as floats, NaN
 
