@@ -45,7 +45,9 @@ def namespace(*arrays):
 
 
 def to_host(a):
-    """Return an array as NumPy's; what is no array on a GPU stays as it is."""
+    """Return an array, or a list of arrays, as NumPy's; what does not lie on a GPU stays as it is."""
+    if isinstance(a, list):
+        return [to_host(each) for each in a]
     return a.get() if on_device(a) else a
 
 
@@ -192,7 +194,7 @@ class ToHost(TransformerMixin, BaseEstimator):
         X : ndarray, or list of them
             Of the same shape and dtype.
         """
-        return [to_host(a) for a in X] if isinstance(X, list) else to_host(X)
+        return to_host(X)
 
     def get_feature_names_out(self, input_features=None):
         """Return the names that came in."""

@@ -1,10 +1,12 @@
-"""What every test file shares: the kernel bodies, and small real photographs."""
+"""What every test file shares: the kernel bodies, a GPU or what passes for one, and small real photographs."""
 
+import cuda_on_cpu
+import fake_cupy
 import numpy as np
 import pytest
 from skimage import data
 
-from classic_cls import _native
+from classic_cls import _arrays, _native
 
 
 @pytest.fixture(params=list(_native.bodies()))
@@ -12,6 +14,26 @@ def body(request, monkeypatch):
     """Run the test once with every build of the kernels that this CPU can run."""
     monkeypatch.setattr(_native, "kernels", _native.bodies()[request.param])
     return request.param
+
+
+@pytest.fixture(params=["cpu-128", "cpu-32", "cpu-96", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cupy(request, monkeypatch):
+    """CuPy: a fake one, whose kernels run on the CPU with so many threads per block, or the real one on a GPU."""
+    _arrays.load_kernels.cache_clear()
+    if request.param == "gpu":
+        return usable_cupy()
+    threads = int(request.param.removeprefix("cpu-"))
+    monkeypatch.setattr(_arrays, "THREADS", threads)
+    monkeypatch.setattr(cuda_on_cpu, "seed", threads)
+    return fake_cupy.install(monkeypatch)
+
+
+def usable_cupy():
+    """Return CuPy, or skip the test and say why it cannot be used."""
+    try:
+        return _arrays._usable_cupy()
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(str(error))
 
 
 def crops(n, height, width, seed=0):

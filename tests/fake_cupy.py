@@ -182,9 +182,6 @@ class FakeCuPy(ModuleType):
 
 def install(monkeypatch):
     """Put a fake CuPy in the place of the real one, for one test."""
-    from classic_cls import _arrays
-
     cupy = FakeCuPy()
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    _arrays.load_kernels.cache_clear()
     return cupy

@@ -267,7 +267,8 @@ def _bin_sizes(bin_size):
 
 def _describe(images, geometry, n_jobs):
     several = isinstance(images, list)
-    workspace = max(_workspace(shape, geometry) for shape in {image.shape for image in images[: None if several else 1]})
+    shapes = {image.shape for image in (images if several else images[:1])}
+    workspace = max(_workspace(shape, geometry) for shape in shapes)
     if several:
         out = [_empty(image, image.shape, geometry) for image in images]
         fill = _fill_each
