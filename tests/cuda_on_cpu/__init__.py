@@ -1,7 +1,9 @@
 """Compiles CUDA sources for the CPU and launches their kernels on NumPy arrays, with CuPy's interface."""
 
+import atexit
 import ctypes
 import re
+import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -9,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).parent
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
 _DYNAMIC_SHARED = re.compile(r"extern __shared__ ([\w ]+) (\w+)\[\];")
 _FENCE = 4096  # bytes on either side of an array that a kernel must not touch
-_POISON = 0xFF  # as floats, NaN
+_POISON = b"\xad\xdb\xba\xff"  # as float32, a NaN that changes its bits in any sum or product
 
 seed = 0  # of the order in which threads and blocks run
 
@@ -50,17 +51,32 @@ class RawModule:
 
 @cache
 def _compiled(code):
-    folder = Path(tempfile.mkdtemp(prefix="cuda_on_cpu"))
-    kernels = KERNEL.findall(code)
+    """Return the path of the shared library that a CUDA source becomes."""
+    folder = Path(tempfile.mkdtemp(dir=_folder()))
     text = _DYNAMIC_SHARED.sub(r"\1* \2 = (\1*)cuda_on_cpu::dynamic_shared;", code)
-    entries = [f"CUDA_ON_CPU_ENTRY({kernel})" for kernel in kernels]
+    entries = [f"CUDA_ON_CPU_ENTRY({kernel})" for kernel in KERNEL.findall(code)]
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text("\n".join(['#include "cuda_on_cpu.h"', "#line 1", text, *entries, ""]))
-    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", f"-I{HERE}"]
-    done = subprocess.run(["g++", *flags, str(source), "-o", str(library)], capture_output=True, text=True, check=False)
+    _compile(f"-I{_folder()}", "-shared", str(source), "-o", str(library))
+    return str(library)
+
+
+@cache
+def _folder():
+    """Return a folder for what is compiled, with the header in it compiled already: that takes longer than a kernel."""
+    folder = Path(tempfile.mkdtemp(prefix="cuda_on_cpu"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    header = Path(__file__).with_name("cuda_on_cpu.h")
+    shutil.copy(header, folder)
+    _compile("-x", "c++-header", str(header), "-o", str(folder / "cuda_on_cpu.h.gch"))
+    return folder
+
+
+def _compile(*arguments):
+    flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w"]
+    done = subprocess.run(["g++", *flags, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise CudaError(done.stderr)
-    return str(library)
 
 
 def _three(sizes):
@@ -85,15 +101,21 @@ class _Arguments:
     def _fenced(self, array, i, written):
         if not array.flags.c_contiguous:
             raise CudaError(f"{self.kernel}: argument {i} is an array with gaps")
-        memory = np.full(array.nbytes + 2 * _FENCE, _POISON, np.uint8)
+        memory = _poisoned(array.nbytes + 2 * _FENCE)
         memory[_FENCE : _FENCE + array.nbytes] = array.reshape(-1).view(np.uint8)
         self.arrays.append((i, array, memory, written))
         return np.array([memory.ctypes.data + _FENCE], np.uint64)
 
     def take_back(self):
         for i, array, memory, written in self.arrays:
-            before, within, after = np.split(memory, [_FENCE, _FENCE + array.nbytes])
-            if (before != _POISON).any() or (after != _POISON).any():
+            within = slice(_FENCE, _FENCE + array.nbytes)
+            untouched = _poisoned(len(memory))
+            untouched[within] = memory[within]
+            if (memory != untouched).any():
                 raise CudaError(f"{self.kernel}: writes beyond argument {i}, of shape {array.shape}")
             if written:
-                array.reshape(-1).view(np.uint8)[...] = within
+                array.reshape(-1).view(np.uint8)[...] = memory[within]
+
+
+def _poisoned(n_bytes):
+    return np.frombuffer(bytearray(_POISON * (n_bytes // 4 + 1)), np.uint8)[:n_bytes]

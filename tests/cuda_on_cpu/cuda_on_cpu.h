@@ -6,7 +6,8 @@
 // operations that some threads never reach, uninitialised shared memory (it is filled with 0xff, a NaN), shared memory
 // written beyond its end, and launches that CUDA would refuse.
 //
-// Not seen: races within a stretch between barriers that no order of whole stretches shows, the memory model, speed.
+// Not seen: races within a stretch between barriers that no order of whole stretches shows, races between blocks, the
+// memory model, speed.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
