@@ -262,8 +262,8 @@ def load_kernels(source, **types):
 def kernel_code(source, **types):
     """Return the text of a CUDA source, complete: it is compiled as it is."""
     defined = [f"typedef {_C_TYPES[np.dtype(dtype).name]} {name};\n" for name, dtype in types.items()]
-    text, header = (_PACKAGE / source).read_text(), (_PACKAGE / "_cuda.h").read_text()
-    return "".join(defined) + text.replace('#include "_cuda.h"\n', header.replace("#pragma once\n", ""))
+    text, header = (_PACKAGE / source).read_text(), (_PACKAGE / "_cuda.cuh").read_text()
+    return "".join(defined) + text.replace('#include "_cuda.cuh"\n', header.replace("#pragma once\n", ""))
 
 
 class Kernels:

@@ -2,7 +2,7 @@
 //
 // A thread block takes a cell of an image: its threads go over the pixels and raise counters in shared memory, or in
 // the workspace where a histogram is too long for that. Counts are integers, so the order of the threads cannot be seen.
-#include "_cuda.h"
+#include "_cuda.cuh"
 
 enum Space { RGB, HSV, LAB, OPPONENT, GRAY };
 enum Norm { NONE, COUNTS_L1, COUNTS_L2, HELLINGER };

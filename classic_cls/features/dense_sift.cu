@@ -4,7 +4,7 @@
 // All bins are centred on nodes, every g-th pixel down and across, g = gcd(step, bin size). sift_rows filters each row
 // of pixels' votes along x, at the nodes' columns; sift_bins filters these along y, at the nodes' rows; and in
 // sift_descriptors a warp puts a descriptor together. Between them lie 8 directions per node, in global memory.
-#include "_cuda.h"
+#include "_cuda.cuh"
 
 constexpr int DIRECTIONS = 8, BINS = 4, RUN = BINS * DIRECTIONS;  // a descriptor is BINS runs, one per row of bins
 

@@ -9,7 +9,7 @@
 // No arctangent: the bin is the number of thresholds that the angle has reached. With gy made positive, it has reached
 // threshold k where gx / gy is at most a cotangent. The caller finds the cotangent at which scikit-image's angle, rounded
 // as it is, changes bins, for either sign of gy: so pixels on a threshold need no case of their own.
-#include "_cuda.h"
+#include "_cuda.cuh"
 
 __device__ inline Number value(unsigned char pixel, const Number* levels, int) {
   return sizeof(Number) == 4 ? Number(pixel) : levels[pixel];

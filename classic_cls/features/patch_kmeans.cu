@@ -4,7 +4,7 @@
 // The caller multiplies the patches that patch_rows lays out with the dictionary. One of the activations then turns the
 // products into responses, in place, and patch_pool takes their means over cells. A warp takes a patch, a row of
 // `depth` or `n_entries` numbers.
-#include "_cuda.h"
+#include "_cuda.cuh"
 
 __device__ inline float unit(unsigned char pixel) { return float(pixel) / 255; }
 __device__ inline float unit(float pixel) { return pixel; }
