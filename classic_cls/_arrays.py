@@ -85,7 +85,7 @@ class ToDevice(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Needs CuPy: ``pip install "classic_cls[cuda12]"`` or ``"classic_cls[cuda13]"``, after the CUDA version of the driver.
+    Needs CuPy: ``pip install "classic_cls[cuda12]"`` or ``"classic_cls[cuda13]"``, after the driver's CUDA version.
 
     Examples
     --------
@@ -276,7 +276,7 @@ class Kernels:
         self._module = sys.modules["cupy"].RawModule(code=code, options=self.options)
 
     def launch(self, name, n_blocks, *arguments, threads=None, shared=0):
-        """Run a kernel on thread blocks of `threads`, each with `shared` bytes. An int becomes int32, a float float32."""
+        """Run a kernel on blocks of `threads`, each with `shared` bytes; an int is passed as int32, a float as float32."""
         kernel = self._module.get_function(name)
         kernel((n_blocks,), (threads or THREADS,), tuple(map(_scalar, arguments)), shared_mem=shared)
 
@@ -312,7 +312,9 @@ def for_device_batches(function, images, out, *, workspace):
             if _fits(function, images[start : start + size], out[start : start + size]):
                 start += size
             elif size == 1:
-                raise MemoryError(f"Image {start} alone needs more memory than the GPU has free. ToHost() avoids the GPU.")
+                raise MemoryError(
+                    f"Image {start} alone needs more memory than the GPU has free. ToHost() avoids the GPU."
+                )
             else:
                 size = -(-size // 2)
     return out

@@ -16,7 +16,7 @@ def body(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=["cpu-128", "cpu-32", "cpu-96", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["cpu-128", "cpu-32", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cupy(request, monkeypatch):
     """CuPy: a fake one, whose kernels run on the CPU with so many threads per block, or the real one on a GPU."""
     _arrays.load_kernels.cache_clear()

@@ -5,13 +5,14 @@ the two but for scalars, reductions that give arrays, no ``initial=``. What is a
 """
 
 import sys
+import weakref
 from types import ModuleType, SimpleNamespace
 
 import cuda_on_cpu
 import numpy as np
 
 
-class ndarray:  # noqa: N801
+class ndarray:
     """An array on the device."""
 
     __hash__ = None
@@ -76,10 +77,10 @@ def _forward(name):
     setattr(ndarray, name, method)
 
 
-for _operator in "add sub mul truediv floordiv pow mod matmul and or xor lshift rshift".split():
+for _operator in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor"):
     for _prefix in ("", "r", "i"):
         _forward(f"__{_prefix}{_operator}__")
-for _operator in "neg abs invert eq ne lt le gt ge".split():
+for _operator in ("neg", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge"):
     _forward(f"__{_operator}__")
 
 
@@ -135,13 +136,13 @@ def _launchable(argument):
 
 
 class FakeCuPy(ModuleType):
-    """The module; `free` is how many bytes the device has."""
+    """The module; `free` is how many bytes its device has, for what `empty` gives."""
 
     ndarray, RawModule = ndarray, RawModule
 
     def __init__(self):
         super().__init__("cupy")
-        self.free = 1 << 30
+        self.free = self.least_free = 1 << 30
         self.available = True
         self.driver, self.toolkit, self.n_devices = 13000, 13000, 2
         runtime = SimpleNamespace(
@@ -167,11 +168,17 @@ class FakeCuPy(ModuleType):
         return a.get()
 
     def empty(self, shape, dtype=np.float64):
-        if np.prod(shape, dtype=float) * np.dtype(dtype).itemsize > self.free:
-            raise OutOfMemoryError
         array = np.empty(shape, dtype)
+        if array.nbytes > self.free:
+            raise OutOfMemoryError
         array.reshape(-1).view(np.uint8)[...] = 0xFF
+        self._take(array.nbytes)
+        weakref.finalize(array, self._take, -array.nbytes)
         return ndarray(array)
+
+    def _take(self, n_bytes):
+        self.free -= n_bytes
+        self.least_free = min(self.least_free, self.free)
 
     def __getattr__(self, name):
         function = getattr(np, name)

@@ -24,7 +24,11 @@ SOURCES = {
     "features/color_histogram.cu": [{}],
     "features/dense_sift.cu": PIXELS,
     "features/hog.cu": [
-        *({"Pixel": pixel, "Number": number} for pixel in (np.uint8, np.float32) for number in (np.float32, np.float64)),
+        *(
+            {"Pixel": pixel, "Number": number}
+            for pixel in (np.uint8, np.float32)
+            for number in (np.float32, np.float64)
+        ),
         {"Pixel": np.float64, "Number": np.float64},
     ],
     "features/patch_kmeans.cu": PIXELS,
@@ -324,6 +328,14 @@ def test_the_order_of_threads_does_not_matter(small, monkeypatch):
         cupy = fake(monkeypatch, seed=seed)
         results.append([on_gpu(cupy, function, X, *rest).tobytes() for function, X, *rest in small_runs(small)])
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("threads", [64, 96, 256, 1024])
+def test_the_number_of_threads_does_not_matter(small, monkeypatch, threads):
+    cupy = fake(monkeypatch, threads)
+    for function, images, *arguments in small_runs(small):
+        expected = function(images, *arguments)
+        np.testing.assert_allclose(on_gpu(cupy, function, images, *arguments), expected, atol=1e-5)
 
 
 # --- Would these tests notice? ----------------------------------------------------------------------------------------

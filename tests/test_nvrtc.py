@@ -18,7 +18,9 @@ def names(types):
     return "-".join(f"{name}={dtype.__name__}" for name, dtype in types.items())
 
 
-@pytest.mark.parametrize(("source", "types"), CASES, ids=lambda value: value if isinstance(value, str) else names(value))
+@pytest.mark.parametrize(
+    ("source", "types"), CASES, ids=lambda value: value if isinstance(value, str) else names(value)
+)
 def test_compiles_for_the_oldest(source, types):
     code = nvrtc.compile_for("sm_75", kernel_code(source, **types), Kernels.options)
     assert code.startswith(b"\x7fELF")

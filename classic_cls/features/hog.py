@@ -286,9 +286,9 @@ def _levels(transform_sqrt):
 def _thresholds(orientations):
     """Return the cotangents at which scikit-image's angles change bins, (2, orientations, 2) float64.
 
-    First for gradients upward (gy < 0), whose arctangent is negative, then for the others. A cotangent is the sum of two
-    numbers. scikit-image rounds the arctangent, and its conversion to degrees, to double precision: so the angle that
-    matters lies halfway between the last double that stays in the bin before, and the next one.
+    First for gradients upward (gy < 0), whose arctangent is negative, then for the others. A cotangent is the sum of
+    two numbers. scikit-image rounds the arctangent, and its conversion to degrees, to double precision: so the angle
+    that matters lies halfway between the last double that stays in the bin before, and the next one.
     """
     table, pi = np.zeros((2, orientations, 2)), np.longdouble("3.14159265358979323846264338327950288")
     for sign, k in np.ndindex(2, orientations - 1):

@@ -257,7 +257,9 @@ def patch_features(
     (3, 16)
     """
     layout = _Layout(patch_size, step, pool, activation, alpha)
-    return _describe(read_images(images, image_shape, ragged=True, device=True), layout, mean, whitening, dictionary, n_jobs)
+    return _describe(
+        read_images(images, image_shape, ragged=True, device=True), layout, mean, whitening, dictionary, n_jobs
+    )
 
 
 class _Layout:
