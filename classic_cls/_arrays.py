@@ -276,7 +276,7 @@ class Kernels:
         self._module = sys.modules["cupy"].RawModule(code=code, options=self.options)
 
     def launch(self, name, n_blocks, *arguments, threads=None, shared=0):
-        """Run a kernel on blocks of `threads`, each with `shared` bytes; an int is passed as int32, a float as float32."""
+        """Run a kernel on blocks of `threads`, each with `shared` bytes; an int goes as int32, a float as float32."""
         kernel = self._module.get_function(name)
         kernel((n_blocks,), (threads or THREADS,), tuple(map(_scalar, arguments)), shared_mem=shared)
 

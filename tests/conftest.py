@@ -1,6 +1,5 @@
 """What every test file shares: the kernel bodies, a GPU or what passes for one, and small real photographs."""
 
-import cuda_on_cpu
 import fake_cupy
 import numpy as np
 import pytest
@@ -19,13 +18,10 @@ def body(request, monkeypatch):
 @pytest.fixture(params=["cpu-128", "cpu-32", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cupy(request, monkeypatch):
     """CuPy: a fake one, whose kernels run on the CPU with so many threads per block, or the real one on a GPU."""
-    _arrays.load_kernels.cache_clear()
     if request.param == "gpu":
+        _arrays.load_kernels.cache_clear()
         return usable_cupy()
-    threads = int(request.param.removeprefix("cpu-"))
-    monkeypatch.setattr(_arrays, "THREADS", threads)
-    monkeypatch.setattr(cuda_on_cpu, "seed", threads)
-    return fake_cupy.install(monkeypatch)
+    return fake_cupy.install(monkeypatch, threads=int(request.param.removeprefix("cpu-")), seed=1)
 
 
 def usable_cupy():
@@ -62,3 +58,9 @@ def photos():
 def gray(photos):
     """The green channel of `photos`, (8, 37, 45) uint8."""
     return np.ascontiguousarray(photos[..., 1])
+
+
+@pytest.fixture(scope="session")
+def small(photos):
+    """A crop, one of noise and one flat, (3, 19, 37, 3) uint8."""
+    return np.concatenate([photos[[0, 7], :19, :37], np.full((1, 19, 37, 3), 77, np.uint8)])

@@ -11,6 +11,8 @@ from types import ModuleType, SimpleNamespace
 import cuda_on_cpu
 import numpy as np
 
+from classic_cls import _arrays
+
 
 class ndarray:
     """An array on the device."""
@@ -187,8 +189,11 @@ class FakeCuPy(ModuleType):
         return lambda *args, **kwargs: _on_hidden(function, args, kwargs)
 
 
-def install(monkeypatch):
-    """Put a fake CuPy in the place of the real one, for one test."""
+def install(monkeypatch, threads=128, seed=0):
+    """Put a fake CuPy in the place of the real one, for one test, with so many threads per block in a random order."""
     cupy = FakeCuPy()
+    _arrays.load_kernels.cache_clear()
+    monkeypatch.setattr(_arrays, "THREADS", threads)
+    monkeypatch.setattr(cuda_on_cpu, "seed", seed)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     return cupy

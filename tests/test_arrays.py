@@ -20,7 +20,6 @@ by_name = pytest.mark.parametrize("transformer", TRANSFORMERS, ids=lambda t: typ
 
 @pytest.fixture
 def cupy(monkeypatch):
-    _arrays.load_kernels.cache_clear()
     return fake_cupy.install(monkeypatch)
 
 
@@ -94,6 +93,11 @@ def batches(monkeypatch):
         _arrays, "_fits", lambda work, images, out: sizes.append(len(images)) or fits(work, images, out)
     )
     return sizes
+
+
+def test_negative_pixels_have_no_roots(cupy):
+    with pytest.raises(ValueError, match="smallest pixel is -1"):
+        hog(cupy.asarray(np.full((1, 24, 24), -1.0)), transform_sqrt=True)
 
 
 def test_lists_of_images_of_different_sizes(cupy, images):

@@ -4,53 +4,19 @@ import math
 from pathlib import Path
 
 import cuda_on_cpu
+import fake_cupy
 import numpy as np
 import pytest
 import reference
 import skimage.data
+from gpu_cases import ACTIVATIONS, NORMS, SOURCES, all_kernels, as_dtypes, on_gpu, small_runs
 from test_dense_sift import GEOMETRIES
 from test_patch_kmeans import random_parts
 
 import classic_cls
-from classic_cls import PatchKMeans, _arrays, color_histogram, dense_sift, hog, patch_features
+from classic_cls import PatchKMeans, color_histogram, dense_sift, hog, patch_features
 
-NORMS = ["L1", "L1-sqrt", "L2", "L2-Hys"]
 SPACES = ["rgb", "hsv", "lab", "opponent", "gray"]
-ACTIVATIONS = ["triangle", "soft_threshold", "hard"]
-
-# The CUDA sources, with the types that each is compiled for.
-PIXELS = [{"Pixel": np.uint8}, {"Pixel": np.float32}]
-SOURCES = {
-    "features/color_histogram.cu": [{}],
-    "features/dense_sift.cu": PIXELS,
-    "features/hog.cu": [
-        *(
-            {"Pixel": pixel, "Number": number}
-            for pixel in (np.uint8, np.float32)
-            for number in (np.float32, np.float64)
-        ),
-        {"Pixel": np.float64, "Number": np.float64},
-    ],
-    "features/patch_kmeans.cu": PIXELS,
-}
-
-
-def as_dtypes(images):
-    """Return the same pictures as uint8, float32 and float64."""
-    return images, (images / 255).astype(np.float32), images / 255
-
-
-def on_gpu(cupy, function, images, *args, **kwargs):
-    result = function(cupy.asarray(images), *args, **kwargs)
-    assert isinstance(result, cupy.ndarray)
-    return result.get()
-
-
-@pytest.fixture(scope="module")
-def small(photos):
-    """A crop, one of noise and one flat, (3, 19, 37, 3) uint8."""
-    return np.concatenate([photos[[0, 7], :19, :37], np.full((1, 19, 37, 3), 77, np.uint8)])
-
 
 # --- HOG --------------------------------------------------------------------------------------------------------------
 
@@ -104,7 +70,7 @@ def pictures_of_gradients(left, right, above, below):
 
 @pytest.mark.parametrize("orientations", range(1, 37))
 def test_hog_puts_every_byte_gradient_in_skimages_bin(orientations, monkeypatch):
-    cupy = fake(monkeypatch)
+    cupy = fake_cupy.install(monkeypatch, threads=32)
     steps = np.r_[-255:-20:37, -20:21, 21:256:37]
     gy, gx = (g.ravel() for g in np.meshgrid(steps, steps))
     images = pictures_of_gradients(*(np.maximum(g, 0) for g in (-gx, gx, -gy, gy)))
@@ -116,7 +82,7 @@ def test_hog_puts_every_byte_gradient_in_skimages_bin(orientations, monkeypatch)
 @pytest.mark.parametrize("orientations", [2, 3, 4, 6, 8, 9, 12, 18, 24, 36])
 def test_hog_puts_roots_in_skimages_bin(orientations, monkeypatch):
     # The root of 3 is the tangent of 60 degrees: many of these gradients lie on a threshold.
-    cupy = fake(monkeypatch)
+    cupy = fake_cupy.install(monkeypatch, threads=32)
     levels = [0, 1, 3, 4, 9, 12, 16, 27, 48, 75, 108, 147, 192, 243]
     pairs = np.array([(a, b) for a in levels for b in levels if a != b and 0 in (a, b)])
     across, down = (pairs[index.ravel()] for index in np.indices((len(pairs), len(pairs))))
@@ -276,45 +242,13 @@ def test_patch_features_equal_the_reference(cupy, small, activation):
 # --- All of them ------------------------------------------------------------------------------------------------------
 
 
-def fake(monkeypatch, threads=32, seed=0):
-    import fake_cupy
-
-    _arrays.load_kernels.cache_clear()
-    monkeypatch.setattr(_arrays, "THREADS", threads)
-    monkeypatch.setattr(cuda_on_cpu, "seed", seed)
-    return fake_cupy.install(monkeypatch)
-
-
-def small_runs(images):
-    """Return calls that run every kernel, for every type, through each of its branches, in a second.
-
-    With 32 threads a block, pictures and windows are wider than a block; bins and cells go up to the border.
-    """
-    images = images[:2, :, :36]
-    gray, tall = images[..., 1], np.concatenate([images, images], 1)
-    parts, nothing = random_parts(48, 40), (np.zeros(48), np.eye(48), np.zeros((40, 48)))
-    runs = [(hog, X, 9, (4, 6), (2, 2), norm) for X in as_dtypes(gray)[:2] for norm in NORMS]
-    runs += [(hog, X, 9, (4, 6), (2, 2)) for X in as_dtypes(images)]
-    runs += [(color_histogram, images, bins, "lab", True, 2, norm) for bins in (4, 25) for norm in (None, "l2")]
-    runs += [(dense_sift, X, 8, 8, 0, root) for X in as_dtypes(tall)[:2] for root in (False, True)]
-    runs += [(patch_features, X, *parts, 4, 2, 2, a) for X in as_dtypes(images)[:2] for a in ACTIVATIONS]
-    runs += [(patch_features, images, *nothing, 4, 2, 2, "hard")]  # all are equally near
-    return runs
-
-
-def all_kernels():
-    """Return what there is: (complete source, kernel)."""
-    codes = [_arrays.kernel_code(source, **types) for source, several in SOURCES.items() for types in several]
-    return {(code, kernel) for code in codes for kernel in cuda_on_cpu.KERNEL.findall(code)}
-
-
 def test_no_source_is_forgotten():
     package = Path(classic_cls.__file__).parent
     assert {path.relative_to(package).as_posix() for path in package.rglob("*.cu")} == set(SOURCES)
 
 
 def test_every_kernel_was_executed(small, monkeypatch):
-    cupy = fake(monkeypatch)
+    cupy = fake_cupy.install(monkeypatch, threads=32)
     monkeypatch.setattr(cuda_on_cpu.RawModule, "launched", [])
     for function, images, *arguments in small_runs(small):
         on_gpu(cupy, function, images, *arguments)
@@ -325,91 +259,14 @@ def test_every_kernel_was_executed(small, monkeypatch):
 def test_the_order_of_threads_does_not_matter(small, monkeypatch):
     results = []
     for seed in range(3):
-        cupy = fake(monkeypatch, seed=seed)
+        cupy = fake_cupy.install(monkeypatch, threads=32, seed=seed)
         results.append([on_gpu(cupy, function, X, *rest).tobytes() for function, X, *rest in small_runs(small)])
     assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("threads", [64, 96, 256, 1024])
 def test_the_number_of_threads_does_not_matter(small, monkeypatch, threads):
-    cupy = fake(monkeypatch, threads)
+    cupy = fake_cupy.install(monkeypatch, threads)
     for function, images, *arguments in small_runs(small):
         expected = function(images, *arguments)
         np.testing.assert_allclose(on_gpu(cupy, function, images, *arguments), expected, atol=1e-5)
-
-
-# --- Would these tests notice? ----------------------------------------------------------------------------------------
-
-BARRIER = "__syncthreads();"
-BROKEN = {
-    "features/color_histogram.cu": [
-        ("int((i + 1) * height / rows) - top", "int((i + 1) * height / rows) - top - 1"),
-        ("i < cell.height * cell.width", "i <= cell.height * cell.width"),
-        ("counters[k] = 0;", ""),
-    ],
-    "features/dense_sift.cu": [
-        ("min(x + 1, width - 1)", "min(x + 1, width)"),
-        ("max(y - 1, 0)", "y - 1"),
-        ("int(threadIdx.x), 0), width - 1)", "int(threadIdx.x), 0), width)"),
-        ("x < min(start + span,", "x <= min(start + span,"),
-        ("min(max(y, 0), n_rows - 1)", "min(max(y, 0), n_rows)"),
-        ("item < size_t(n_images) * rows * cols", "item <= size_t(n_images) * rows * cols"),
-    ],
-    "features/hog.cu": [
-        ("x + 1 < picture.width", "x + 0 < picture.width"),
-        ("y > 0 && y + 1", "y >= 0 && y + 1"),
-        ("k * stride + x - first", "k * stride + x"),
-        ("(left == cell * cell_cols ? 0.f : *to) +", ""),
-        ("x < right; ++x", "x <= right; ++x"),
-        ("value += __shfl_xor", "value -= __shfl_xor"),
-    ],
-    "features/patch_kmeans.cu": [
-        ("distance > 0; distance /= 2", "distance > 1; distance /= 2"),
-        ("(row + 1) * down / grid_rows", "row * down / grid_rows + 1"),
-        ("other == score && its < best", "other == score && its > best"),
-        ("item < n_patches", "item <= n_patches"),
-        ("(width - patch_width) / step + 1", "(width - patch_width) / step"),
-    ],
-}
-WITHOUT_BARRIER = [
-    (source, i) for source in SOURCES for i in range((Path(_arrays._PACKAGE) / source).read_text().count(BARRIER))
-]
-
-
-def is_noticed(source, change, small, monkeypatch):
-    """Tell whether the kernels give an error or something else, under some seed, once their text is changed."""
-    complete = _arrays.kernel_code
-    monkeypatch.setattr(_arrays, "kernel_code", lambda name, **types: change(complete(name, **types)))
-    stem = Path(source).stem
-    runs = [run for run in small_runs(small) if Path(run[0].__code__.co_filename).stem == stem]
-    return any(_differs(fake(monkeypatch, seed=seed), *run) for run in runs for seed in range(3))
-
-
-def _differs(cupy, function, images, *arguments):
-    try:
-        ours = on_gpu(cupy, function, images, *arguments)
-    except cuda_on_cpu.CudaError:
-        return True
-    return not np.allclose(ours, function(images, *arguments), atol=1e-4)
-
-
-def replaced(code, good, bad, which=0):
-    """Replace one occurrence."""
-    parts = code.split(good)
-    assert len(parts) > which + 1
-    return good.join(parts[: which + 1]) + bad + good.join(parts[which + 1 :])
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_nothing_is_noticed_where_nothing_is_wrong(source, small, monkeypatch):
-    assert not is_noticed(source, lambda code: code, small, monkeypatch)
-
-
-@pytest.mark.parametrize(("source", "which"), WITHOUT_BARRIER)
-def test_a_missing_barrier_is_noticed(source, which, small, monkeypatch):
-    assert is_noticed(source, lambda code: replaced(code, BARRIER, "", which), small, monkeypatch)
-
-
-@pytest.mark.parametrize(("source", "good", "bad"), [(s, *pair) for s, pairs in BROKEN.items() for pair in pairs])
-def test_a_wrong_index_is_noticed(source, good, bad, small, monkeypatch):
-    assert is_noticed(source, lambda code: replaced(code, good, bad), small, monkeypatch)
