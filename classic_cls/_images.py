@@ -14,19 +14,25 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._arrays import for_device_batches, namespace, on_device, refuse_device
+
 _LARGEST = 1e6  # a gradient's square must stay far inside float32
 
 
-def read_images(X, image_shape=None, *, ragged=False):
+def read_images(X, image_shape=None, *, ragged=False, device=False, who="This function"):
     """Return X as ``(n, height, width, channels)``, or as a list of such images where `ragged` allows sizes to differ.
 
-    No pixel is copied or converted where that can be helped: `as_pixels` does it, piece by piece.
+    No pixel is copied or converted where that can be helped: `as_pixels` does it, piece by piece. Arrays on a GPU stay
+    there where `device` allows them, and are refused elsewhere.
     """
     _refuse_file_names(X)
+    if not device:
+        refuse_device(X, who)
     if is_ragged(X):
-        images = [_one_image(image, i) for i, image in enumerate(X)]
+        xp = namespace(*X)
+        images = [_one_image(image, i, xp) for i, image in enumerate(X)]
         if len({image.shape for image in images}) == 1:
-            return np.stack(images)
+            return xp.stack(images)
         return _checked_sizes(images, ragged)
     if is_table(X):
         return _unflatten(_rows(X, image_shape), image_shape)
@@ -35,7 +41,7 @@ def read_images(X, image_shape=None, *, ragged=False):
             f"The images have shape {X.shape[1:]}, but image_shape={tuple(image_shape)}. "
             "Leave image_shape=None for images that are not flat rows."
         )
-    return _batch(np.asarray(X))
+    return _batch(namespace(X).asarray(X))
 
 
 def read_pictures(X):
@@ -65,8 +71,8 @@ def is_ragged(X):
     return isinstance(X, (list, tuple, np.ndarray)) and len(X) > 0 and all(np.ndim(image) >= 2 for image in X)
 
 
-def _one_image(image, i):
-    image = np.asarray(image)
+def _one_image(image, i, xp):
+    image = xp.asarray(image)
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
@@ -100,9 +106,18 @@ def _rows(X, image_shape):
 
     Rows without an `image_shape` are plain numbers: wide integers among them are not levels of gray.
     """
+    if on_device(X):
+        return _rows_on_device(X, image_shape)
     if image_shape is not None or getattr(X, "dtype", None) in (np.uint8, np.uint16, bool):
         return check_array(X, dtype="numeric", input_name="X")
     return check_array(X, dtype=[np.float64, np.float32], input_name="X")
+
+
+def _rows_on_device(X, image_shape):
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(f"Expected 2D array of at least one sample and feature, got shape {X.shape} instead.")
+    is_picture = image_shape is not None or X.dtype in (np.uint8, np.uint16, bool)
+    return X if is_picture or X.dtype.kind not in "iu" else X.astype(np.float64)
 
 
 def _unflatten(rows, image_shape):
@@ -141,9 +156,10 @@ def _batch(X):
     return images
 
 
-def fit_images(estimator, X, *, ragged=False):
+def fit_images(estimator, X, *, ragged=False, device=False):
     """Read X for ``fit`` and remember what images `estimator` has seen."""
-    images = read_images(X, estimator.image_shape, ragged=ragged)
+    who = type(estimator).__name__
+    images = read_images(X, estimator.image_shape, ragged=ragged, device=device, who=who)
     if is_table(X):
         validate_data(estimator, X, skip_check_array=True)  # remembers the columns' names
     if isinstance(images, list):
@@ -154,17 +170,18 @@ def fit_images(estimator, X, *, ragged=False):
     return images
 
 
-def transform_images(estimator, X, *, ragged=False):
+def transform_images(estimator, X, *, ragged=False, device=False):
     """Read X for ``transform`` and check that it looks like what ``fit`` saw."""
     check_is_fitted(estimator)
-    images = read_images(X, estimator.image_shape, ragged=ragged)
+    who = type(estimator).__name__
+    images = read_images(X, estimator.image_shape, ragged=ragged, device=device, who=who)
     if is_table(X) and hasattr(estimator, "n_features_in_"):
         validate_data(estimator, X, reset=False, skip_check_array=True)
     seen = estimator.image_shape_
     for shape in {image.shape for image in images} if isinstance(images, list) else {images.shape[1:]}:
         if shape[2] != seen[2] or (not ragged and shape != seen):
             raise ValueError(
-                f"{type(estimator).__name__} was fitted on images of shape {seen} (height, width, channels), "
+                f"{who} was fitted on images of shape {seen} (height, width, channels), "
                 f"and X has images of shape {shape}."
             )
     return images
@@ -177,7 +194,8 @@ def as_pixels(images, *, float_type=np.float32, unit_range=False):
     become uint8, floats become `float_type`. Raises ValueError for NaN, infinity and floats whose squares would leave
     float32, and, where `unit_range` is asked for, for floats outside [0, 1].
     """
-    images = np.asarray(images)
+    xp = namespace(images)
+    images = xp.asarray(images)
     if images.dtype == bool:
         images = images.astype(np.uint8) * np.uint8(255)
     elif images.dtype == np.uint16:
@@ -185,10 +203,10 @@ def as_pixels(images, *, float_type=np.float32, unit_range=False):
     elif images.dtype.kind in "iu" and images.dtype != np.uint8:
         images = _bytes_from_integers(images)
     if images.dtype == np.uint8:
-        return np.ascontiguousarray(images)
+        return xp.ascontiguousarray(images)
     if images.dtype.kind != "f":
         raise TypeError(f"The images have dtype {images.dtype}; expected uint8 (0 to 255) or float (0 to 1).")
-    images = np.ascontiguousarray(images, dtype=float_type if images.dtype != float_type else None)
+    images = xp.ascontiguousarray(images, dtype=float_type if images.dtype != float_type else None)
     _check_floats(images, unit_range)
     return images
 
@@ -203,7 +221,9 @@ def _bytes_from_integers(images):
 
 
 def _check_floats(images, unit_range):
-    low, high = images.min(initial=np.inf), images.max(initial=-np.inf)  # NaN wins both
+    if images.size == 0:
+        return
+    low, high = float(images.min()), float(images.max())  # NaN wins both
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(
             "Input X contains NaN or infinity (or a number too large for float32). Mend or drop those images."
@@ -223,12 +243,15 @@ def as_bytes(image):
     return pixels if pixels.dtype == np.uint8 else np.rint(pixels * np.float32(255)).astype(np.uint8)
 
 
-def for_batches(function, images, out, *, n_jobs=None, batch_size=256):
+def for_batches(function, images, out, *, n_jobs=None, batch_size=256, workspace=1):
     """Call ``function(images[s], out[s])`` for slices `s` of the batch, on `n_jobs` threads, and return `out`.
 
     Threads rather than processes: the kernels release the GIL, and nothing is copied. The slices depend on nothing
-    that a kernel could notice, so the result is the same bytes whatever `n_jobs`.
+    that a kernel could notice, so the result is the same bytes whatever `n_jobs`. On a GPU the slices are as large as
+    its memory allows, where an image needs about `workspace` bytes.
     """
+    if on_device(images):
+        return for_device_batches(function, images, out, workspace=workspace)
     workers = effective_n_jobs(n_jobs)
     batch_size = max(1, min(batch_size, -(-len(images) // workers)))
     edges = [*range(0, len(images), batch_size), len(images)]

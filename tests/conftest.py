@@ -1,10 +1,11 @@
-"""What every test file shares: the kernel bodies, and small real photographs."""
+"""What every test file shares: the kernel bodies, a GPU or what passes for one, and small real photographs."""
 
+import fake_cupy
 import numpy as np
 import pytest
 from skimage import data
 
-from classic_cls import _native
+from classic_cls import _arrays, _native
 
 
 @pytest.fixture(params=list(_native.bodies()))
@@ -12,6 +13,23 @@ def body(request, monkeypatch):
     """Run the test once with every build of the kernels that this CPU can run."""
     monkeypatch.setattr(_native, "kernels", _native.bodies()[request.param])
     return request.param
+
+
+@pytest.fixture(params=["cpu-128", "cpu-32", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cupy(request, monkeypatch):
+    """CuPy: a fake one, whose kernels run on the CPU with so many threads per block, or the real one on a GPU."""
+    if request.param == "gpu":
+        _arrays.load_kernels.cache_clear()
+        return usable_cupy()
+    return fake_cupy.install(monkeypatch, threads=int(request.param.removeprefix("cpu-")), seed=1)
+
+
+def usable_cupy():
+    """Return CuPy, or skip the test and say why it cannot be used."""
+    try:
+        return _arrays._usable_cupy()
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(str(error))
 
 
 def crops(n, height, width, seed=0):
@@ -40,3 +58,9 @@ def photos():
 def gray(photos):
     """The green channel of `photos`, (8, 37, 45) uint8."""
     return np.ascontiguousarray(photos[..., 1])
+
+
+@pytest.fixture(scope="session")
+def small(photos):
+    """A crop, one of noise and one flat, (3, 19, 37, 3) uint8."""
+    return np.concatenate([photos[[0, 7], :19, :37], np.full((1, 19, 37, 3), 77, np.uint8)])

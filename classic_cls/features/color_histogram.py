@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
+from .._arrays import SHARED_MEMORY, empty_beside, load_kernels, namespace, on_device
 from .._images import (
     as_pixels,
     fit_images,
@@ -130,7 +131,7 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
             If a parameter is out of range, or X holds NaN, floats outside [0, 1] (except in flat rows without
             an `image_shape`) or images with fewer pixels than the grid has cells.
         """
-        images = fit_images(self, X, ragged=True)
+        images = fit_images(self, X, ragged=True, device=True)
         self._layout().check(images)
         clip = _is_rows_of_numbers(X, self.image_shape)
         for start in range(0, len(images), 256):
@@ -151,7 +152,7 @@ class ColorHistogram(TransformerMixin, BaseEstimator):
         features : ndarray of shape (n, n_features), float32
             Cells from top left to bottom right, in a cell the bins.
         """
-        images = transform_images(self, X, ragged=True)
+        images = transform_images(self, X, ragged=True, device=True)
         return _describe(images, self._layout(), _is_rows_of_numbers(X, self.image_shape), self.n_jobs)
 
     def get_feature_names_out(self, input_features=None):
@@ -202,7 +203,7 @@ def color_histogram(
     array([[ 0.,  0.,  0.,  0.,  0.,  0.,  0., 24.]], dtype=float32)
     """
     layout = _Layout(bins, color_space, joint, grid, norm)
-    read = read_images(images, image_shape, ragged=True)
+    read = read_images(images, image_shape, ragged=True, device=True)
     return _describe(read, layout, _is_rows_of_numbers(images, image_shape), n_jobs)
 
 
@@ -265,9 +266,11 @@ def _describe(images, layout, clip, n_jobs):
 
     def describe(part, out):
         arrays = _arrays(part)
-        for array, rows in zip(arrays, np.split(out, len(arrays)), strict=True):
-            _native.kernels.color_histogram(
-                _levels(array, clip),
+        for array, rows in zip(arrays, namespace(out).split(out, len(arrays)), strict=True):
+            pixels = _levels(array, clip)
+            run = _launch_kernel if on_device(pixels) else _native.kernels.color_histogram
+            run(
+                pixels,
                 layout.bins,
                 layout.color_space,
                 layout.joint,
@@ -276,13 +279,14 @@ def _describe(images, layout, clip, n_jobs):
                 rows,
             )
 
-    out = np.empty((len(images), layout.n_features), np.float32)
-    return for_batches(describe, images, out, n_jobs=n_jobs)
+    out = empty_beside(images, (len(images), layout.n_features))
+    workspace = 8 * (max(image.size for image in images[:64]) + layout.n_features)
+    return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 
 
 def _arrays(images):
     """Return a batch as a list of arrays (n, height, width, channels): itself, or each image of a list."""
-    return [images] if isinstance(images, np.ndarray) else [image[None] for image in images]
+    return [image[None] for image in images] if isinstance(images, list) else [images]
 
 
 def _is_rows_of_numbers(X, image_shape):
@@ -296,5 +300,47 @@ def _levels(images, clip):
     if pixels.dtype == np.uint8:
         return pixels
     levels = pixels * pixels.dtype.type(255)
-    np.rint(levels, out=levels)
+    namespace(levels).rint(levels, out=levels)
     return (levels.clip(0, 255, out=levels) if clip else levels).astype(np.uint8)
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def _launch_kernel(pixels, bins, color_space, joint, grid, norm, out):
+    xp, (n, *shape) = namespace(pixels), pixels.shape
+    n_bins = out.shape[1] // (grid[0] * grid[1])
+    n_cells = n * grid[0] * grid[1]
+    in_shared = n_bins * 4 <= SHARED_MEMORY - 1024
+    workspace = xp.empty(1 if in_shared else n_cells * n_bins, np.uint32)
+    arguments = list(_CHANNELS).index(color_space), joint, *grid, (_NORMS[1:].index(norm) + 1 if norm != "none" else 0)
+    load_kernels("features/color_histogram.cu").launch(
+        "color_histogram",
+        n_cells,
+        pixels,
+        *shape,
+        *arguments,
+        len(bins),
+        n_bins,
+        xp.asarray(_binning(bins, color_space)),
+        xp.asarray(_linear_light()),
+        not in_shared,
+        workspace,
+        out,
+        shared=4 * n_bins if in_shared else 0,
+    )
+
+
+def _binning(bins, color_space):
+    """Return the factors from levels to bins (over 2**15), and the strides and first counters of the channels."""
+    levels = [180 if color_space == "hsv" and c == 0 else 256 for c in range(len(bins))]
+    table = np.zeros((3, 3), np.int32)
+    for c, (n, size) in enumerate(zip(bins, levels, strict=True)):
+        table[:, c] = -(-n * 32768 // size), np.prod(bins[c + 1 :]), sum(bins[:c])
+    return table
+
+
+def _linear_light():
+    """Return the linear light, 0 to 1, of the 256 levels of sRGB."""
+    x = np.arange(256) / 255
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)

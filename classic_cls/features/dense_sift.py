@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from .. import _native
+from .._arrays import WARP, blocks_for, empty_beside, load_kernels, namespace, on_device, threads_for
 from .._images import as_pixels, fit_images, for_batches, positive_int, read_images, transform_images
 
 _N_DIMS = 128  # 4 x 4 bins of 8 directions
@@ -105,7 +106,7 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
         ValueError
             If a parameter is out of range, or X holds NaN or an image too small for one descriptor.
         """
-        images, geometry = fit_images(self, X, ragged=True), self._geometry()
+        images, geometry = fit_images(self, X, ragged=True, device=True), self._geometry()
         if isinstance(images, list):
             images = [image[None] for image in images]
         else:
@@ -131,7 +132,7 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
             Numbers lie in [0, 1]. For a list of images of different sizes, a list of arrays (n_descriptors,
             128).
         """
-        return _describe(transform_images(self, X, ragged=True), self._geometry(), self.n_jobs)
+        return _describe(transform_images(self, X, ragged=True, device=True), self._geometry(), self.n_jobs)
 
     def positions(self, image_shape):
         """Return where the descriptors of an image lie.
@@ -164,7 +165,7 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
             Descriptors and ``(y, x)`` positions of each image. For images of one size the descriptors are
             slices of one array, and the positions are one array.
         """
-        images, geometry = read_images(images, self.image_shape, ragged=True), self._geometry()
+        images, geometry = read_images(images, self.image_shape, ragged=True, device=True), self._geometry()
         descriptors = _describe(images, geometry, self.n_jobs)
         if isinstance(images, list):
             positions = [geometry.positions(image.shape) for image in images]
@@ -213,7 +214,7 @@ def dense_sift(images, step=4, bin_size=4, contrast_threshold=0.005, root=False,
     (2, 9, 128)
     """
     geometry = _Geometry(step, bin_size, contrast_threshold, root)
-    return _describe(read_images(images, image_shape, ragged=True), geometry, n_jobs)
+    return _describe(read_images(images, image_shape, ragged=True, device=True), geometry, n_jobs)
 
 
 class _Geometry:
@@ -265,16 +266,24 @@ def _bin_sizes(bin_size):
 
 
 def _describe(images, geometry, n_jobs):
-    if isinstance(images, list):
-        out = [_empty(geometry, image.shape) for image in images]
-        return for_batches(lambda *parts: _fill_each(*parts, geometry), images, out, n_jobs=n_jobs)
-    out = _empty(geometry, images.shape[1:], len(images))
-    return for_batches(lambda *parts: _fill(*parts, geometry), images, out, n_jobs=n_jobs, batch_size=64)
+    several = isinstance(images, list)
+    shapes = {image.shape for image in (images if several else images[:1])}
+    workspace = max(_workspace(shape, geometry) for shape in shapes)
+    if several:
+        out = [_empty(image, image.shape, geometry) for image in images]
+        fill = _fill_each
+    else:
+        out = _empty(images, images.shape[1:], geometry, len(images))
+        fill = _fill
+    batch_size = 256 if several else 64
+    return for_batches(
+        lambda *parts: fill(*parts, geometry), images, out, n_jobs=n_jobs, batch_size=batch_size, workspace=workspace
+    )
 
 
-def _empty(geometry, image_shape, *n_images):
+def _empty(images, image_shape, geometry, *n_images):
     geometry.check(image_shape)
-    return np.empty((*n_images, geometry.edges(image_shape)[-1], _N_DIMS), np.float32)
+    return empty_beside(images, (*n_images, geometry.edges(image_shape)[-1], _N_DIMS))
 
 
 def _fill_each(images, outs, geometry):
@@ -285,5 +294,59 @@ def _fill_each(images, outs, geometry):
 def _fill(images, out, geometry):
     pixels, edges = as_pixels(images), geometry.edges(images.shape[1:])
     for i, bin_size in enumerate(geometry.bin_sizes):
+        if on_device(pixels):
+            _launch_kernels(pixels, geometry, bin_size, edges[i], out)
+            continue
         part = out[:, edges[i] : edges[i + 1]]
         _native.kernels.dense_sift(pixels, geometry.step, bin_size, geometry.contrast_threshold, geometry.root, part)
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+
+class _Nodes:
+    """The points on which all bins of one size are centred, every `spacing` pixels."""
+
+    def __init__(self, image_shape, geometry, bin_size):
+        self.rows, self.cols = geometry.grid(image_shape, bin_size)
+        self.spacing = math.gcd(geometry.step, bin_size)
+        self.reach, self.hop = bin_size // self.spacing, geometry.step // self.spacing  # in nodes
+        self.down, self.across = ((n - 1) * self.hop + 3 * self.reach + 1 for n in (self.rows, self.cols))
+        self.pixel_rows = min(image_shape[0], (self.down - 1) * self.spacing + bin_size)
+
+
+def _workspace(image_shape, geometry):
+    """Return about how many bytes of a GPU's memory an image needs."""
+    geometry.check(image_shape)
+    nodes = [_Nodes(image_shape, geometry, bin_size) for bin_size in geometry.bin_sizes]
+    most = max(each.across * (each.pixel_rows + each.down) for each in nodes)
+    return 4 * (8 * most + math.prod(image_shape) + _N_DIMS * geometry.edges(image_shape)[-1])
+
+
+def _launch_kernels(pixels, geometry, bin_size, first, out):
+    xp, (n, height, width, channels) = namespace(pixels), pixels.shape
+    nodes = _Nodes(pixels.shape[1:], geometry, bin_size)
+    rows = xp.empty((n, nodes.pixel_rows, nodes.across, 8), np.float32)
+    bins = xp.empty((n, nodes.down, nodes.across, 8), np.float32)
+    kernels = load_kernels("features/dense_sift.cu", Pixel=pixels.dtype)
+
+    threads = threads_for(nodes.across * 8, 8 * 4)
+    blocks = -(-nodes.across * 8 // threads)
+    shape = height, width, channels, nodes.spacing, bin_size, nodes.across, nodes.pixel_rows, blocks
+    n_blocks, shared = n * nodes.pixel_rows * blocks, 8 * 4 * (threads + 1)
+    kernels.launch("sift_rows", n_blocks, pixels, *shape, rows, threads=threads, shared=shared)
+
+    shape = n, nodes.pixel_rows, nodes.spacing, bin_size, nodes.down, nodes.across
+    kernels.launch("sift_bins", blocks_for(bins.size), rows, *shape, bins)
+
+    shape = n, nodes.down, nodes.across, nodes.reach, nodes.hop, nodes.rows, nodes.cols
+    # Contrast is per pixel, for an image in [0, 1]; the votes are 2 * 255 times as large.
+    least = geometry.contrast_threshold * 510 * (3 * bin_size + 1) ** 2
+    rest = xp.asarray(_window(bin_size)), float(least), geometry.root, first, out.shape[1]
+    kernels.launch("sift_descriptors", blocks_for(n * nodes.rows * nodes.cols * WARP), bins, *shape, *rest, out)
+
+
+def _window(bin_size):
+    """Return the means, over each of the 4 bins, of a Gaussian of 2 bins about the descriptor's centre."""
+    x = np.arange(1 - bin_size, bin_size) + bin_size * (np.arange(4)[:, None] - 1.5)
+    return np.exp(-0.5 * (x / (2 * bin_size)) ** 2).mean(1).astype(np.float32)

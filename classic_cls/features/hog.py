@@ -1,10 +1,13 @@
 """Histograms of oriented gradients (HOG), with scikit-image's parameters and numbers, for whole batches."""
 
+from functools import lru_cache
+
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
+from .._arrays import SHARED_MEMORY, WARP, blocks_for, empty_beside, load_kernels, namespace, on_device, threads_for
 from .._images import as_pixels, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
 
 _BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
@@ -96,7 +99,7 @@ class HOG(TransformerMixin, BaseEstimator):
         ValueError
             If a parameter is out of range, or X holds NaN or is too small for one block.
         """
-        images = fit_images(self, X)
+        images = fit_images(self, X, device=True)
         self._geometry().check(images.shape)
         for start in range(0, len(images), 256):
             _pixels(images[start : start + 256], self.transform_sqrt)
@@ -115,7 +118,7 @@ class HOG(TransformerMixin, BaseEstimator):
         features : ndarray of shape (n, n_features), float32
             Blocks from top left to bottom right; in a block the cells, in a cell the orientations.
         """
-        return _describe(transform_images(self, X), self._geometry(), self.n_jobs)
+        return _describe(transform_images(self, X, device=True), self._geometry(), self.n_jobs)
 
     def get_feature_names_out(self, input_features=None):
         """Return names such as ``hog_r0_c1_b2_o3``: row and column of the block, cell in the block, orientation."""
@@ -176,7 +179,7 @@ def hog(
     (2, 81)
     """
     geometry = _Geometry(orientations, pixels_per_cell, cells_per_block, block_norm, transform_sqrt)
-    return _describe(read_images(images, image_shape), geometry, n_jobs)
+    return _describe(read_images(images, image_shape, device=True), geometry, n_jobs)
 
 
 class _Geometry:
@@ -213,7 +216,8 @@ def _describe(images, geometry, n_jobs):
 
     def describe(part, out):
         pixels = _pixels(part, geometry.transform_sqrt)
-        _native.kernels.hog(
+        run = _launch_kernels if on_device(pixels) else _native.kernels.hog
+        run(
             pixels,
             geometry.orientations,
             geometry.cell,
@@ -223,12 +227,85 @@ def _describe(images, geometry, n_jobs):
             out,
         )
 
-    out = np.empty((len(images), geometry.n_features(images.shape[1:3])), np.float32)
-    return for_batches(describe, images, out, n_jobs=n_jobs)
+    size = images.shape[1:3]
+    out = empty_beside(images, (len(images), geometry.n_features(size)))
+    workspace = 8 * (images[0].size + geometry.n_features(size))
+    return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 
 
 def _pixels(images, transform_sqrt):
     pixels = as_pixels(images, float_type=np.float64 if images.dtype == np.float64 else np.float32)
     if transform_sqrt and pixels.min() < 0:
-        raise ValueError(f"transform_sqrt=True takes square roots, but the smallest pixel is {pixels.min():.6g}.")
+        raise ValueError(
+            f"transform_sqrt=True takes square roots, but the smallest pixel is {float(pixels.min()):.6g}."
+        )
     return pixels
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def _launch_kernels(images, orientations, cell, block, block_norm, transform_sqrt, out):
+    xp, (n, height, width, channels) = namespace(images), images.shape
+    down, across = height // cell[0], width // cell[1]
+    number = _precision(images, orientations, block_norm, transform_sqrt)
+    white = 255 if images.dtype == np.uint8 and number == np.float32 else 1
+    scale = np.float64(1 / (cell[0] * cell[1] * white))
+    tables = [xp.asarray(table.astype(number)) for table in (_levels(transform_sqrt), _thresholds(orientations))]
+    cells = xp.empty((n, down, across, orientations), np.float32)
+    kernels = load_kernels("features/hog.cu", Pixel=images.dtype, Number=number)
+    histogram = orientations * np.dtype(number).itemsize  # one per thread, and room for one more
+    threads = threads_for(across * cell[1], histogram)
+    _check_orientations(orientations, threads, histogram)
+    shared = (threads + 1) * histogram
+    shape = height, width, channels, orientations, *cell, transform_sqrt
+    kernels.launch("hog_cells", n * down, images, *shape, scale, *tables, cells, threads=threads, shared=shared)
+    n_blocks = (down - block[0] + 1) * (across - block[1] + 1)
+    norm = _BLOCK_NORMS.index(block_norm)
+    kernels.launch(
+        "hog_blocks", blocks_for(n * n_blocks * WARP), cells, n, down, across, orientations, *block, norm, out
+    )
+
+
+def _precision(images, orientations, block_norm, transform_sqrt):
+    """Return float64 where rounding may decide a bin; hog.cpp says when that is."""
+    careful = images.dtype == np.float64 or images.shape[3] > 1 or transform_sqrt
+    return np.float64 if careful or orientations % 4 == 0 or block_norm == "L1-sqrt" else np.float32
+
+
+def _check_orientations(orientations, threads, histogram):
+    if threads < 1:
+        most = SHARED_MEMORY * orientations // (2 * histogram)
+        raise ValueError(f"orientations={orientations}; on a GPU at most {most} are possible.")
+
+
+def _levels(transform_sqrt):
+    levels = np.arange(256) / 255
+    return np.sqrt(levels) if transform_sqrt else levels
+
+
+@lru_cache
+def _thresholds(orientations):
+    """Return the cotangents at which scikit-image's angles change bins, (2, orientations, 2) float64.
+
+    First for gradients upward (gy < 0), whose arctangent is negative, then for the others. A cotangent is the sum of
+    two numbers. scikit-image rounds the arctangent, and its conversion to degrees, to double precision: so the angle
+    that matters lies halfway between the last double that stays in the bin before, and the next one.
+    """
+    table, pi = np.zeros((2, orientations, 2)), np.longdouble("3.14159265358979323846264338327950288")
+    for sign, k in np.ndindex(2, orientations - 1):
+        k += 1
+        angle = float(pi * k / orientations - (0 if sign else pi))
+        while _has_reached(angle, k, orientations):
+            angle = np.nextafter(angle, -np.inf)
+        while not _has_reached(angle, k, orientations):
+            angle = np.nextafter(angle, np.inf)
+        middle = (np.longdouble(angle) + np.longdouble(np.nextafter(angle, -np.inf))) / 2
+        cotangent = 1 / np.tan(middle)
+        table[sign, k] = cotangent, cotangent - np.float64(cotangent)
+    return table
+
+
+def _has_reached(angle, k, orientations):
+    degrees = np.rad2deg(angle)
+    return (degrees + 180 if degrees < 0 else degrees) >= 180.0 / orientations * k

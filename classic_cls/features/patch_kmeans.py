@@ -8,6 +8,7 @@ from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
+from .._arrays import WARP, blocks_for, empty_beside, load_kernels, namespace, on_device, to_host
 from .._images import (
     as_pixels,
     fit_images,
@@ -151,7 +152,7 @@ class PatchKMeans(TransformerMixin, BaseEstimator):
         one_of(self.dictionary, "dictionary", _DICTIONARIES)
         epsilon = positive_number(self.whitening_epsilon, "whitening_epsilon")
         layout = self._layout()
-        images = fit_images(self, X, ragged=True)
+        images = fit_images(self, X, ragged=True, device=True)
         layout.check(images)
         rng = check_random_state(self.random_state)
         patches = _sample_patches(images, layout, n_samples, rng)
@@ -184,7 +185,7 @@ class PatchKMeans(TransformerMixin, BaseEstimator):
             The grids of `pool` one after the other, of a grid its cells from top left to bottom right, of a cell one
             number per dictionary entry ("soft_threshold": then one per entry with the opposite sign).
         """
-        images = transform_images(self, X, ragged=True)
+        images = transform_images(self, X, ragged=True, device=True)
         return _describe(images, self._layout(), self.mean_, self.whitening_, self.dictionary_, self.n_jobs)
 
     def get_feature_names_out(self, input_features=None):
@@ -256,7 +257,9 @@ def patch_features(
     (3, 16)
     """
     layout = _Layout(patch_size, step, pool, activation, alpha)
-    return _describe(read_images(images, image_shape, ragged=True), layout, mean, whitening, dictionary, n_jobs)
+    return _describe(
+        read_images(images, image_shape, ragged=True, device=True), layout, mean, whitening, dictionary, n_jobs
+    )
 
 
 class _Layout:
@@ -283,7 +286,7 @@ class _Layout:
         return tuple((k - patch) // self.step + 1 for k, patch in zip(size, self.patch_size, strict=True))
 
     def check(self, images):
-        sizes = {images.shape[1:3]} if isinstance(images, np.ndarray) else {image.shape[:2] for image in images}
+        sizes = {image.shape[:2] for image in (images if isinstance(images, list) else images[:1])}
         cells = np.max(self.grids, axis=0)
         need = tuple(int(k) for k in self.patch_size + (cells - 1) * self.step)
         for height, width in sizes:
@@ -306,6 +309,7 @@ def _sample_patches(images, layout, n_samples, rng):
     chosen = sample_without_replacement(ends[-1], min(n_samples, ends[-1]), random_state=rng)
     owners = np.searchsorted(ends, chosen, side="right")
     within = chosen - np.r_[0, ends][owners]
+    images = to_host(images)  # patches are learned from there
     patches = [_pixels(layout.patch(images[i], k)) for i, k in zip(owners, within, strict=True)]
     return _normalise_contrast(np.array([p / np.float32(255) if p.dtype == np.uint8 else p for p in patches]))
 
@@ -337,10 +341,12 @@ def _describe(images, layout, mean, whitening, dictionary, n_jobs):
     folded = _fold(*_checked_factors(mean, whitening, dictionary, n_pixels), layout.activation)
 
     def describe(part, out):
-        arrays = [part] if isinstance(part, np.ndarray) else [image[None] for image in part]
-        for array, rows in zip(arrays, np.split(out, len(arrays)), strict=True):
-            _native.kernels.patch_features(
-                _pixels(array),
+        arrays = [image[None] for image in part] if isinstance(part, list) else [part]
+        for array, rows in zip(arrays, namespace(out).split(out, len(arrays)), strict=True):
+            pixels = _pixels(array)
+            run = _launch_kernels if on_device(pixels) else _native.kernels.patch_features
+            run(
+                pixels,
                 layout.patch_size,
                 layout.step,
                 layout.grids,
@@ -351,12 +357,14 @@ def _describe(images, layout, mean, whitening, dictionary, n_jobs):
                 rows,
             )
 
-    out = np.empty((len(images), layout.n_cells * layout.signs * len(dictionary)), np.float32)
-    return for_batches(describe, images, out, n_jobs=n_jobs)
+    out = empty_beside(images, (len(images), layout.n_cells * layout.signs * len(dictionary)))
+    n_patches = max(np.prod(layout.positions(image.shape[:2])) for image in images[:64])
+    workspace = 4 * int(n_patches) * (3 * n_pixels + (1 + layout.signs) * len(dictionary))
+    return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 
 
 def _checked_factors(mean, whitening, dictionary, n_pixels):
-    factors = [np.asarray(a, np.float64) for a in (mean, whitening, dictionary)]
+    factors = [np.asarray(to_host(a), np.float64) for a in (mean, whitening, dictionary)]
     shapes = [a.shape for a in factors]
     n_entries = shapes[2][:1]
     if shapes != [(n_pixels,), (n_pixels, n_pixels), (*n_entries, n_pixels)] or n_entries == (0,):
@@ -380,3 +388,35 @@ def _fold(mean, whitening, dictionary, activation):
         offsets -= (dictionary**2).sum(1) / 2
     factor = np.linalg.qr(whitening.T, mode="r")
     return [a.astype(np.float32) for a in (directions, offsets, factor, -factor @ mean)]
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def _launch_kernels(pixels, patch_size, step, grids, activation, alpha, epsilon, *folded_and_out):
+    *folded, out = folded_and_out
+    xp, (n, height, width, channels) = namespace(pixels), pixels.shape
+    directions, offsets, factor, factor_offsets = (xp.asarray(a) for a in folded)
+    down, across = ((size - patch) // step + 1 for size, patch in zip((height, width), patch_size, strict=True))
+    n_patches, n_entries = n * down * across, len(directions)
+    kernels, blocks = load_kernels("features/patch_kmeans.cu", Pixel=pixels.dtype), blocks_for(n_patches * WARP)
+
+    patches = xp.empty((n_patches, directions.shape[1]), np.float32)
+    kernels.launch("patch_rows", blocks, pixels, n, height, width, channels, *patch_size, step, epsilon, patches)
+    responses = patches @ directions.T
+    if activation == "triangle":
+        lengths = ((patches @ factor.T + factor_offsets) ** 2).sum(1)
+        kernels.launch("patch_triangle", blocks, responses, n_patches, n_entries, offsets, lengths)
+    elif activation == "hard":
+        kernels.launch("patch_hard", blocks, responses, n_patches, n_entries, offsets)
+    else:
+        products, responses = responses, xp.empty((n_patches, 2 * n_entries), np.float32)
+        kernels.launch("patch_soft_threshold", blocks, products, n_patches, n_entries, offsets, alpha, responses)
+
+    n_responses, first = responses.shape[1], 0
+    n_cells = out.shape[1] // n_responses
+    for rows, cols in grids:
+        blocks = blocks_for(n * rows * cols * n_responses)
+        shape = n, down, across, n_responses, rows, cols, first, n_cells
+        kernels.launch("patch_pool", blocks, responses, *shape, out)
+        first += rows * cols

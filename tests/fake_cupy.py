@@ -1,0 +1,199 @@
+"""CuPy without a GPU: arrays that NumPy cannot see, and kernels that run on the CPU.
+
+As strict as CuPy where code written for NumPy goes wrong on a GPU: no conversion to NumPy but by ``get``, no mixing of
+the two but for scalars, reductions that give arrays, no ``initial=``. What is allocated holds NaN.
+"""
+
+import sys
+import weakref
+from types import ModuleType, SimpleNamespace
+
+import cuda_on_cpu
+import numpy as np
+
+from classic_cls import _arrays
+
+
+class ndarray:
+    """An array on the device."""
+
+    __hash__ = None
+
+    def __init__(self, hidden):
+        self._hidden = hidden
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        return _on_hidden(getattr(ufunc, method), inputs, kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        return _on_hidden(function, args, kwargs)
+
+    def __getattr__(self, name):
+        attribute = getattr(self._hidden, name)
+        if callable(attribute):
+            return lambda *args, **kwargs: _on_hidden(attribute, args, kwargs)
+        return _wrapped(attribute)
+
+    def get(self):
+        return self._hidden.copy()
+
+    @property
+    def device(self):
+        return Device(0)
+
+    def __getitem__(self, index):
+        return _on_hidden(self._hidden.__getitem__, (index,), {})
+
+    def __setitem__(self, index, value):
+        _on_hidden(self._hidden.__setitem__, (index, value), {})
+
+    def __len__(self):
+        return len(self._hidden)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self):
+        return bool(self._hidden)
+
+    def __float__(self):
+        return float(self._hidden)
+
+    def __int__(self):
+        return int(self._hidden)
+
+    def __index__(self):
+        return self._hidden.__index__()
+
+    def __repr__(self):
+        return repr(self._hidden)
+
+
+def _forward(name):
+    def method(self, *others):
+        return _on_hidden(getattr(self._hidden, name), others, {})
+
+    setattr(ndarray, name, method)
+
+
+for _operator in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor"):
+    for _prefix in ("", "r", "i"):
+        _forward(f"__{_prefix}{_operator}__")
+for _operator in ("neg", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge"):
+    _forward(f"__{_operator}__")
+
+
+def _on_hidden(function, args, kwargs):
+    if "initial" in kwargs:
+        raise TypeError("CuPy's reductions take no initial=")
+    return _wrapped(function(*map(_unwrapped, args), **{k: _unwrapped(v) for k, v in kwargs.items()}))
+
+
+def _unwrapped(value):
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, (tuple, list)):
+        return type(value)(_unwrapped(v) for v in value)
+    return value._hidden if isinstance(value, ndarray) else value
+
+
+def _wrapped(value):
+    if isinstance(value, (tuple, list)) and any(isinstance(v, np.ndarray) for v in value):
+        return type(value)(_wrapped(v) for v in value)
+    return ndarray(np.asarray(value)) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+class Device:
+    """One of two devices."""
+
+    def __init__(self, number=0):
+        self.id = number
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy's."""
+
+
+class RawModule(cuda_on_cpu.RawModule):
+    """Kernels that take arrays of the device."""
+
+    def get_function(self, name):
+        launch = super().get_function(name)
+        return lambda grid, block, args, shared_mem=0: launch(grid, block, [_launchable(a) for a in args], shared_mem)
+
+
+def _launchable(argument):
+    if isinstance(argument, np.ndarray):
+        raise TypeError("a kernel's argument lies in the host's memory")
+    return argument._hidden if isinstance(argument, ndarray) else argument
+
+
+class FakeCuPy(ModuleType):
+    """The module; `free` is how many bytes its device has, for what `empty` gives."""
+
+    ndarray, RawModule = ndarray, RawModule
+
+    def __init__(self):
+        super().__init__("cupy")
+        self.free = self.least_free = 1 << 30
+        self.available = True
+        self.driver, self.toolkit, self.n_devices = 13000, 13000, 2
+        runtime = SimpleNamespace(
+            memGetInfo=lambda: (self.free, 1 << 40),
+            getDeviceCount=lambda: self.n_devices,
+            driverGetVersion=lambda: self.driver,
+            runtimeGetVersion=lambda: self.toolkit,
+        )
+        memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+        self.cuda = SimpleNamespace(runtime=runtime, Device=Device, memory=memory)
+        self.pool = SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
+
+    def is_available(self):
+        return self.available
+
+    def get_default_memory_pool(self):
+        return self.pool
+
+    def asarray(self, a, dtype=None):
+        return ndarray(np.asarray(a._hidden if isinstance(a, ndarray) else np.array(a), dtype))
+
+    def asnumpy(self, a):
+        return a.get()
+
+    def empty(self, shape, dtype=np.float64):
+        array = np.empty(shape, dtype)
+        if array.nbytes > self.free:
+            raise OutOfMemoryError
+        array.reshape(-1).view(np.uint8)[...] = 0xFF
+        self._take(array.nbytes)
+        weakref.finalize(array, self._take, -array.nbytes)
+        return ndarray(array)
+
+    def _take(self, n_bytes):
+        self.free -= n_bytes
+        self.least_free = min(self.least_free, self.free)
+
+    def __getattr__(self, name):
+        function = getattr(np, name)
+        if not callable(function) or isinstance(function, type):
+            return function
+        return lambda *args, **kwargs: _on_hidden(function, args, kwargs)
+
+
+def install(monkeypatch, threads=128, seed=0):
+    """Put a fake CuPy in the place of the real one, for one test, with so many threads per block in a random order."""
+    cupy = FakeCuPy()
+    _arrays.load_kernels.cache_clear()
+    monkeypatch.setattr(_arrays, "THREADS", threads)
+    monkeypatch.setattr(cuda_on_cpu, "seed", seed)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return cupy

@@ -1,0 +1,272 @@
+"""The CUDA kernels beside the CPU's and the reference, on a GPU or, as CUDA threads of the CPU's making, anywhere."""
+
+import math
+from pathlib import Path
+
+import cuda_on_cpu
+import fake_cupy
+import numpy as np
+import pytest
+import reference
+import skimage.data
+from gpu_cases import ACTIVATIONS, NORMS, SOURCES, all_kernels, as_dtypes, on_gpu, small_runs
+from test_dense_sift import GEOMETRIES
+from test_patch_kmeans import random_parts
+
+import classic_cls
+from classic_cls import PatchKMeans, color_histogram, dense_sift, hog, patch_features
+
+SPACES = ["rgb", "hsv", "lab", "opponent", "gray"]
+
+# --- HOG --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("root", [False, True])
+@pytest.mark.parametrize("colour", [False, True])
+def test_hog(cupy, small, norm, root, colour):
+    images = small if colour else small[..., 1]
+    cases = [(n, (5, 7), (1, 2)) for n in (1, 2, 5, 8, 9, 12, 18)]
+    cases += [(9, cell, block) for cell, block in [((8, 8), (2, 2)), ((3, 5), (3, 1)), ((1, 1), (1, 1)), (19, 1)]]
+    for orientations, cell, block in cases:
+        for X in as_dtypes(images):
+            arguments = orientations, cell, block, norm, root
+            np.testing.assert_allclose(on_gpu(cupy, hog, X, *arguments), hog(X, *arguments), atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_hog_equals_the_reference(cupy, small, norm):
+    expected = [reference.hog(image / 255.0, 7, (3, 5), (2, 2), norm, False) for image in small]
+    np.testing.assert_allclose(on_gpu(cupy, hog, small, 7, (3, 5), (2, 2), norm), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (5, 33), (16, 16), (3, 200)])
+def test_hog_of_any_size(cupy, shape):
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
+    for orientations in (8, 9):
+        arguments = orientations, (1, 1), (1, 1), "L2"
+        expected = hog(images, *arguments)
+        np.testing.assert_allclose(on_gpu(cupy, hog, images, *arguments), expected, atol=1e-5)
+
+
+def bins_by_arctangent(gx, gy, orientations):
+    """Tell of each gradient and orientation whether the one lies in the other, as scikit-image finds out.
+
+    With the C library's arctangent, since NumPy's own, where it has AVX-512, is off by an ulp here and there.
+    """
+    angle = np.rad2deg([math.atan2(y, x) for y, x in zip(gy, gx, strict=True)]) % 180
+    width = 180.0 / orientations
+    return (angle[:, None] >= width * np.arange(orientations)) & (
+        angle[:, None] < width * np.arange(1, orientations + 1)
+    )
+
+
+def pictures_of_gradients(left, right, above, below):
+    """Return 3 x 3 pictures whose only gradient is that of the middle."""
+    images = np.zeros((len(left), 3, 3), np.uint8)
+    images[:, 1, 0], images[:, 1, 2], images[:, 0, 1], images[:, 2, 1] = left, right, above, below
+    return images
+
+
+@pytest.mark.parametrize("orientations", range(1, 37))
+def test_hog_puts_every_byte_gradient_in_skimages_bin(orientations, monkeypatch):
+    cupy = fake_cupy.install(monkeypatch, threads=32)
+    steps = np.r_[-255:-20:37, -20:21, 21:256:37]
+    gy, gx = (g.ravel() for g in np.meshgrid(steps, steps))
+    images = pictures_of_gradients(*(np.maximum(g, 0) for g in (-gx, gx, -gy, gy)))
+    moved = (gx != 0) | (gy != 0)
+    ours = on_gpu(cupy, hog, images, orientations, (3, 3), (1, 1), "L1")
+    assert np.array_equal((ours > 0.5)[moved], bins_by_arctangent(gx / 255.0, gy / 255.0, orientations)[moved])
+
+
+@pytest.mark.parametrize("orientations", [2, 3, 4, 6, 8, 9, 12, 18, 24, 36])
+def test_hog_puts_roots_in_skimages_bin(orientations, monkeypatch):
+    # The root of 3 is the tangent of 60 degrees: many of these gradients lie on a threshold.
+    cupy = fake_cupy.install(monkeypatch, threads=32)
+    levels = [0, 1, 3, 4, 9, 12, 16, 27, 48, 75, 108, 147, 192, 243]
+    pairs = np.array([(a, b) for a in levels for b in levels if a != b and 0 in (a, b)])
+    across, down = (pairs[index.ravel()] for index in np.indices((len(pairs), len(pairs))))
+    images = pictures_of_gradients(*across.T, *down.T)
+    roots = np.sqrt(images / 255.0)
+    gx, gy = roots[:, 1, 2] - roots[:, 1, 0], roots[:, 2, 1] - roots[:, 0, 1]
+    ours = on_gpu(cupy, hog, images, orientations, (3, 3), (1, 1), "L1", True)
+    assert np.array_equal(ours > 0.5, bins_by_arctangent(gx, gy, orientations))
+
+
+def test_hog_where_channels_are_equally_strong(cupy):
+    photo = skimage.data.coffee()
+    images = np.stack([photo[y : y + 64, x : x + 64] for y in (0, 230) for x in (0, 300)])
+    expected = hog(images, cells_per_block=(2, 2))
+    np.testing.assert_allclose(on_gpu(cupy, hog, images, cells_per_block=(2, 2)), expected, atol=1e-5)
+
+
+def test_hog_with_very_many_orientations(cupy):
+    images = np.random.default_rng(0).integers(0, 256, (1, 4, 40, 3), dtype=np.uint8)
+    arguments = 200, (4, 4), (1, 1)  # a histogram takes so much memory that few threads are left
+    np.testing.assert_allclose(on_gpu(cupy, hog, images, *arguments), hog(images, *arguments), atol=1e-5)
+    with pytest.raises(ValueError, match="orientations=5000; on a GPU at most 3072"):
+        hog(cupy.asarray(images), 5000, (4, 4), (1, 1))
+
+
+# --- Colour histograms ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("color_space", SPACES)
+@pytest.mark.parametrize("joint", [True, False])
+def test_color_histogram(cupy, small, color_space, joint):
+    for bins in ((8, 8, 8), (1, 13, 30), (180, 256, 1)):
+        bins = bins[:1] if color_space == "gray" else bins
+        for grid in ((1, 1), (3, 2), (19, 37)):
+            for norm in (None, "l1", "l2", "hellinger"):
+                if np.prod(bins) > 4000 and grid == (19, 37):
+                    continue
+                arguments = bins, color_space, joint, grid, norm
+                expected = color_histogram(small[:2], *arguments)
+                np.testing.assert_array_equal(on_gpu(cupy, color_histogram, small[:2], *arguments), expected)
+
+
+@pytest.mark.parametrize("color_space", SPACES)
+def test_color_histogram_of_every_fifth_level(cupy, color_space):
+    levels = np.arange(0, 256, 5)
+    cube = np.stack(np.meshgrid(levels, levels, levels), -1).astype(np.uint8).reshape(2, -1, 52, 3)
+    bins = (256,) if color_space == "gray" else (180 if color_space == "hsv" else 256, 256, 256)
+    expected = color_histogram(cube, bins, color_space, joint=False)
+    np.testing.assert_array_equal(on_gpu(cupy, color_histogram, cube, bins, color_space, joint=False), expected)
+
+
+def test_color_histogram_equals_the_reference(cupy, small):
+    for color_space in ("hsv", "opponent"):
+        expected = reference.color_histogram(small, (4, 5, 6), color_space, True, (2, 3), "hellinger")
+        features = on_gpu(cupy, color_histogram, small, (4, 5, 6), color_space, True, (2, 3), "hellinger")
+        np.testing.assert_allclose(features, expected, rtol=3e-7)
+
+
+def test_color_histogram_of_other_dtypes_and_gray(cupy, small):
+    for images in (small, small[..., 0]):
+        expected = color_histogram(images, 16, "hsv", grid=2)
+        for X in (*as_dtypes(images), images.astype(np.int64), images.astype(np.uint16) * 257):
+            np.testing.assert_array_equal(on_gpu(cupy, color_histogram, X, 16, "hsv", grid=2), expected)
+
+
+@pytest.mark.parametrize("bins", [24, 25, 40])
+def test_color_histogram_with_more_bins_than_fit_into_shared_memory(cupy, small, bins):
+    expected = color_histogram(small, bins, norm="l2", grid=2)
+    np.testing.assert_array_equal(on_gpu(cupy, color_histogram, small, bins, norm="l2", grid=2), expected)
+
+
+# --- Dense SIFT -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("step", "bin_size", "height", "width"), GEOMETRIES)
+def test_dense_sift(cupy, step, bin_size, height, width):
+    photo = skimage.data.astronaut()
+    gray, colour = photo[None, 60 : 60 + height, 200 : 200 + width, 1], photo[None, :height, :width]
+    for images in (gray, colour, (gray / 255).astype(np.float32)):
+        for root in (False, True):
+            arguments = step, bin_size, 0, root
+            features = on_gpu(cupy, dense_sift, images, *arguments)
+            np.testing.assert_allclose(features, dense_sift(images, *arguments), atol=3e-6)
+
+
+def test_dense_sift_equals_the_reference(cupy, small):
+    images = small[:2, ..., 0]
+    for step, bin_size, root in [(3, 4, False), (4, 4, True), (4, 6, False)]:
+        expected = [reference.dense_sift(image / 255, step, bin_size, 0, root) for image in images]
+        np.testing.assert_allclose(on_gpu(cupy, dense_sift, images, step, bin_size, 0, root), expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_dense_sift_of_low_contrast(cupy, root):
+    images = skimage.data.camera()[None, 100:140, 200:240].copy()
+    images[:, 15:] //= 20
+    expected = dense_sift(images, 4, (4, 5), 0.02, root)
+    kept = expected.any(axis=2)
+    assert 0 < kept.sum() < kept.size
+    np.testing.assert_allclose(on_gpu(cupy, dense_sift, images, 4, (4, 5), 0.02, root), expected, atol=3e-6)
+    assert not on_gpu(cupy, dense_sift, np.full((1, 16, 19), 77, np.uint8), 4, 4, 0, root).any()
+
+
+@pytest.mark.parametrize("bin_size", [1, 2, 5])
+def test_dense_sift_of_the_smallest_image(cupy, small, bin_size):
+    side = 3 * bin_size + 1
+    images = small[:2, :side, :side]
+    expected = dense_sift(images, 7, bin_size, 0)
+    np.testing.assert_allclose(on_gpu(cupy, dense_sift, images, 7, bin_size, 0), expected, atol=3e-6)
+
+
+# --- Learned patches --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted(photos):
+    return PatchKMeans(21, samples_per_cluster=50, random_state=0).fit(photos)
+
+
+def assert_close(features, expected):
+    """A distance near 0 is the root of a difference of rounded products: these are multiplied in different orders."""
+    np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("pool", [(1, 1), (2, 3), ((1, 1), (2, 2), (3, 1))])
+def test_patch_features(cupy, small, fitted, activation, pool):
+    parts = fitted.mean_, fitted.whitening_, fitted.dictionary_
+    for step in (1, 2, 5):
+        for X in as_dtypes(small):
+            arguments = *parts, 6, step, pool, activation
+            assert_close(on_gpu(cupy, patch_features, X, *arguments), patch_features(X, *arguments))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("patch_size", [(1, 2), (5, 1), (7, 7)])
+def test_patch_features_of_any_patch_and_dictionary(cupy, small, activation, patch_size):
+    for channels in (1, 3):
+        for n_entries in (1, 32, 70):
+            images = small[:2, :11, :13, :channels]
+            parts = random_parts(np.prod(patch_size) * channels, n_entries)
+            arguments = *parts, patch_size, 2, 2, activation
+            expected = patch_features(images, *arguments)
+            np.testing.assert_allclose(on_gpu(cupy, patch_features, images, *arguments), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_patch_features_equal_the_reference(cupy, small, activation):
+    parts, images = random_parts(27, 9), small[:2, :8, :9]
+    expected = [
+        reference.patch_features(image / 255, *parts, (3, 3), 2, [(1, 1), (2, 2)], activation, 0.5) for image in images
+    ]
+    features = on_gpu(cupy, patch_features, images, *parts, 3, 2, ((1, 1), (2, 2)), activation, alpha=0.5)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
+
+
+# --- All of them ------------------------------------------------------------------------------------------------------
+
+
+def test_no_source_is_forgotten():
+    package = Path(classic_cls.__file__).parent
+    assert {path.relative_to(package).as_posix() for path in package.rglob("*.cu")} == set(SOURCES)
+
+
+def test_every_kernel_was_executed(small, monkeypatch):
+    cupy = fake_cupy.install(monkeypatch, threads=32)
+    monkeypatch.setattr(cuda_on_cpu.RawModule, "launched", [])
+    for function, images, *arguments in small_runs(small):
+        on_gpu(cupy, function, images, *arguments)
+    assert set(cuda_on_cpu.RawModule.launched) == all_kernels()
+    assert len(all_kernels()) == 5 * 2 + 1 + 2 * 3 + 2 * 5
+
+
+def test_the_order_of_threads_does_not_matter(small, monkeypatch):
+    results = []
+    for seed in range(3):
+        cupy = fake_cupy.install(monkeypatch, threads=32, seed=seed)
+        results.append([on_gpu(cupy, function, X, *rest).tobytes() for function, X, *rest in small_runs(small)])
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("threads", [64, 96, 256, 1024])
+def test_the_number_of_threads_does_not_matter(small, monkeypatch, threads):
+    cupy = fake_cupy.install(monkeypatch, threads)
+    for function, images, *arguments in small_runs(small):
+        expected = function(images, *arguments)
+        np.testing.assert_allclose(on_gpu(cupy, function, images, *arguments), expected, atol=1e-5)
