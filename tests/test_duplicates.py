@@ -263,7 +263,7 @@ class TestLeaks:
     def test_summary(self, bunch):
         text = find_leaks(bunch[0]).summary()
         assert text.startswith("2 of 30 test images (6.67%) have a copy among the 60 training images; of 1 the copy")
-        assert "1 pairs of copies (1 exact), within the test images 1 pairs" in text
+        assert "1 pair of copies (1 exact), within the test images 1 pair of" in text
         assert "In 2 of all these pairs" in text
         assert "\n" not in text
 
@@ -293,7 +293,9 @@ class TestDisplay:
         assert [text.get_text() for text in display.ax_.texts] == display.captions
         (canvas,) = display.ax_.images
         shown = canvas.get_array()
-        np.testing.assert_allclose(shown[:64, 66:130], pictures[5] / 255, atol=1e-6)
+        np.testing.assert_allclose(shown[:64, 66:130, :3], pictures[5] / 255, atol=1e-6)
+        assert shown[:64, 66:130, 3].all()
+        assert not shown[64:, :, 3].any()  # below them the page shows through
         display.figure_.canvas.draw()
 
     def test_gray_lists_between_two_sets(self, pictures):
