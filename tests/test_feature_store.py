@@ -443,7 +443,7 @@ def test_a_missing_file_is_skipped_and_nothing_left_is_an_error(tmp_path):
         (None, {"chunk_size": 0}, ValueError, "chunk_size=0; expected a positive int"),
         (None, {"errors": "warn"}, ValueError, "errors='warn'; expected one of 'raise', 'skip'"),
         (None, {"size": 8}, ValueError, "size: only for paths"),
-        (None, {"sise": 8}, TypeError, "sise"),
+        (None, {"sizes": 8}, TypeError, "sizes"),
         (["a.png"], {"size": -1}, ValueError, "size=-1"),
         (["a.png"], {"color": "blue"}, ValueError, "color='blue'"),
         (None, {"y": [1, 2]}, ValueError, r"y has shape \(2,\); expected \(23,\)"),
