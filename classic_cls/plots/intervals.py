@@ -83,7 +83,7 @@ class IntervalsDisplay:
         bars = [self.values - self.low, self.high - self.values]
         self.ax_.errorbar(self.values, places, xerr=bars, fmt="o", capsize=3, markersize=5)
         self.ax_.set_yticks(places, self.models)
-        self.ax_.invert_yaxis()
+        self.ax_.set_ylim(len(self.models) - 0.5, -0.5)  # the best on top
         self.ax_.set_xlabel(self.metric.replace("_", " "))
         self.ax_.grid(axis="x", alpha=0.25)
         self.ax_.spines[["top", "right", "left"]].set_visible(False)
