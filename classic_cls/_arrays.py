@@ -91,8 +91,7 @@ class ToDevice(TransformerMixin, BaseEstimator):
     --------
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.svm import LinearSVC
-    >>> from classic_cls import HOG
-    >>> from classic_cls import ToDevice, ToHost
+    >>> from classic_cls import HOG, ToDevice, ToHost
     >>> make_pipeline(ToDevice(), HOG(), ToHost(), LinearSVC()).steps[0]
     ('todevice', ToDevice())
     """
