@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import types
+from functools import partial
 
 import numpy as np
 import pytest
@@ -156,9 +157,9 @@ def test_control_c(npz, tmp_path):
         f"sys.exit(cli.main(['benchmark', {npz!r}, '--pipelines', 'wait', '--json', 'results.json']))\n"
     )
     started = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    ) as process:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell runs in the background ignores it
+    with subprocess.Popen([sys.executable, "-c", code], preexec_fn=heeded, **options) as process:
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)

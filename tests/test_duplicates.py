@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data
 from sklearn.utils import Bunch
 
-from classic_cls import DuplicatesDisplay
+from classic_cls import DuplicatesDisplay, load_textures
 from classic_cls.benchmark import _alignment, find_duplicates, find_leaks
 
 matplotlib.use("Agg")
@@ -50,7 +50,7 @@ def scaled(image, factor, added=0):
 CHANGES = {
     "recompressed": recompressed,
     "cut at one side": lambda image: cut(image, 0, 0, 6, 0),
-    "cut all around": lambda image: cut(image, 5, 5, 5, 5),
+    "cut all around": lambda image: cut(image, 4, 4, 4, 4),
     "darker": lambda image: scaled(image, 0.7),
     "brighter": lambda image: scaled(image, 1.4),
     "added": lambda image: scaled(image, 1, 40),
@@ -78,6 +78,33 @@ def test_changed_copies_are_found_and_nothing_else(pictures, change, kind):
     assert len(set(map(tuple, between.pairs.tolist())) & {(i, i) for i in range(20)}) >= 18
     turned = find_duplicates(images[90:], images[:90])
     assert len(set(map(tuple, turned.pairs.tolist())) & {(i, i) for i in range(20)}) >= 18
+
+
+def test_a_cut_copy_is_a_candidate_by_its_inner_part():
+    images = load_textures().images
+    copies = np.stack([cut(image, 3, 3, 3, 3) for image in images])
+    thumbs, others = (_alignment.thumbnails(x[..., None]) for x in (images, copies))
+    for pairs in (_alignment.candidates(thumbs, others), _alignment.candidates(others, thumbs)):
+        assert (pairs[:, 0] == pairs[:, 1]).sum() > 0.93 * len(images)  # 0.84 if margins were never left out
+
+
+def test_white_stays_white_in_a_brightened_copy(pictures):
+    copies = np.stack([scaled(image, 1.5, 40) for image in pictures])
+    white = (copies == 255).mean(axis=(1, 2, 3))
+    chosen = np.flatnonzero((white > 0.2) & (white < 0.6))
+    assert len(chosen) >= 10
+    thumbs, others = (_alignment.thumbnails(x[chosen]) for x in (pictures, copies))
+    same = np.column_stack([np.arange(len(chosen))] * 2)
+    for similarity in (_alignment.similarities(thumbs, others, same), _alignment.similarities(others, thumbs, same)):
+        assert np.median(similarity) > 0.97
+
+
+def test_the_most_similar_come_first(pictures):
+    copies = [recompressed(image) for image in pictures[:20]]
+    found = find_duplicates(np.concatenate([pictures, copies, pictures[30:32]]))
+    assert found.exact.tolist() == [True] * 2 + [False] * (len(found) - 2)
+    assert (np.diff(found.similarity) <= 0).all()
+    assert len(set(found.similarity.tolist())) > 10
 
 
 def test_exact_copies_are_all_found(pictures):
