@@ -44,7 +44,7 @@ def read_images(X, image_shape=None, *, ragged=False, device=False, who="This fu
     return _batch(namespace(X).asarray(X))
 
 
-def read_pictures(X):
+def read_any_sizes(X):
     """Read images of any sizes that are no flat rows."""
     _refuse_file_names(X)
     if is_table(X):

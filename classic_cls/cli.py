@@ -145,7 +145,7 @@ def _named_file(text):
 def _benchmark(arguments):
     from rich.console import Console
 
-    from .benchmark.report import print_report
+    from .benchmark.terminal import print_tables
 
     for option in ("json", "report"):
         check_output(f"--{option}", getattr(arguments, option))
@@ -153,7 +153,7 @@ def _benchmark(arguments):
     result = _run_all(names, datasets, arguments)
     if arguments.json:
         _write("json", result.to_json, arguments.json)
-    print_report(result.records, Console(markup=False, emoji=False, highlight=False))
+    print_tables(result.records, Console(markup=False, emoji=False, highlight=False))
     if arguments.report:
         _report(result, arguments.report)
     if result.failed and any(isinstance(dataset.images, list) for dataset in datasets):

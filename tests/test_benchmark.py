@@ -14,9 +14,9 @@ from sklearn.svm import LinearSVC
 from sklearn.utils import Bunch
 
 from classic_cls import RidgeLOOClassifier, benchmark
-from classic_cls.benchmark.report import print_report
 from classic_cls.benchmark.runner import FLOORS
 from classic_cls.benchmark.scores import classification_scores, clustering_scores, multilabel_scores
+from classic_cls.benchmark.terminal import print_tables
 from classic_cls.pipelines import PIPELINES
 
 REQUIRED = {
@@ -225,7 +225,7 @@ def test_json_is_strict_and_replaces_a_file_only_when_whole(bunch, tmp_path, mon
 
 def printed(result, width=80):
     console = Console(width=width, record=True, file=open(os.devnull, "w"), markup=False)  # noqa: SIM115
-    print_report(result.records, console)
+    print_tables(result.records, console)
     return console.export_text().splitlines()
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.utils import Bunch
 
 from classic_cls import load_digits, load_faces, load_image_folder, load_textures
-from classic_cls.benchmark import _files
+from classic_cls.benchmark import _prediction_files
 from classic_cls.benchmark.predictions import Predictions, read_predictions, split_fingerprint, write_predictions
 
 
@@ -321,7 +321,7 @@ def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path, name, monkeypat
         raise OSError("disk full")
 
     for writer in ("_write_npz", "_write_csv"):
-        monkeypatch.setattr(_files, writer, fails)
+        monkeypatch.setattr(_prediction_files, writer, fails)
     with pytest.raises(OSError, match="disk full"):
         write_predictions(tmp_path / name, guesses(dataset, seed=2), dataset)
     assert (tmp_path / name).read_bytes() == before

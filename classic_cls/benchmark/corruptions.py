@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import accuracy_score
 
-from .._images import as_bytes, one_of, read_pictures
+from .._images import as_bytes, one_of, read_any_sizes
 
 _STRENGTHS = {
     "gaussian_noise": (0.04, 0.08, 0.12, 0.18, 0.26),  # standard deviation; white is 1
@@ -82,7 +82,7 @@ def corrupt(images, kind, severity, *, random_state=0):
     strength = _STRENGTHS[kind][_checked_severity(severity) - 1]
     if not isinstance(random_state, numbers.Integral) or random_state < 0:
         raise ValueError(f"random_state={random_state!r}; expected an int, 0 or larger.")
-    batch = read_pictures(images)
+    batch = read_any_sizes(images)
     corrupted = [_corrupted(as_bytes(image), _FUNCTIONS[kind], strength, int(random_state)) for image in batch]
     shaped = [x.reshape(np.shape(image)) for x, image in zip(corrupted, images, strict=True)]
     return shaped if isinstance(images, (list, tuple)) else np.stack(shaped)

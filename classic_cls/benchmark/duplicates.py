@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._images import as_bytes, read_pictures
+from .._images import as_bytes, read_any_sizes
 from ._alignment import candidates, lookalikes, similarities, thumbnails
 
 _STANDS_OUT = 0.25  # a copy's distance, relative to the nearest of the pictures that merely look alike
@@ -159,7 +159,7 @@ def find_duplicates(images, other=None, *, threshold=0.9, n_jobs=None):
     """
     if not isinstance(threshold, numbers.Real) or not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold!r}; expected a number above 0, and at most 1.")
-    sets = [read_pictures(X) for X in ((images,) if other is None else (images, other))]
+    sets = [read_any_sizes(X) for X in ((images,) if other is None else (images, other))]
     if len({batch[0].shape[2] for batch in sets}) > 1:
         raise ValueError(
             "Gray images are compared with RGB images; convert them to one kind, e.g. np.stack([X] * 3, -1)."

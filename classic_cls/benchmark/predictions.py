@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .._files import replacing
-from ._files import file_format
+from ._prediction_files import file_format
 
 _SUM_TOLERANCE = 0.01  # rows of float16, or rounded to a few decimals, sum to one no better
 

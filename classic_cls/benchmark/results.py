@@ -123,7 +123,7 @@ class BenchmarkResult:
             unfinished.write_text(json.dumps(self.records, indent=2, allow_nan=False) + "\n")
 
     def report(self, path, *, command=None):
-        """Write a web page that needs nothing else, see :func:`.page.write_page`."""
-        from .page import write_page
+        """Write a web page that needs nothing else, see :func:`.report.write_report`."""
+        from .report import write_report
 
-        write_page(self, path, command=command)
+        write_report(self, path, command=command)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._images import positive_int, read_pictures
+from .._images import positive_int, read_any_sizes
 from ..features.resize import resize
 from ._common import axes, show
 
@@ -130,7 +130,7 @@ def _side(images, labels, n, name):
         raise ValueError(f"{name} holds {count} images; expected the {n} that were compared.")
     if labels is not None and len(labels) != n:
         raise ValueError(f"There are {len(labels)} labels; expected {n}, one for each image of {name}.")
-    return read_pictures(images), labels
+    return read_any_sizes(images), labels
 
 
 def _named(left_labels, i, right_labels, j):

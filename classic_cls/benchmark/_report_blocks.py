@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 
-from ._figures import Picture, picture
+from ._report_figures import Picture, picture
 from .failures import most_confused, per_class
 from .statistics import sentence
 

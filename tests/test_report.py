@@ -7,7 +7,7 @@ from sklearn.utils import Bunch
 
 from classic_cls import IntervalsDisplay, benchmark, load_digits
 from classic_cls.benchmark import BenchmarkResult, Predictions, intervals, write_predictions
-from classic_cls.benchmark._figures import page_style, picture
+from classic_cls.benchmark._report_figures import page_style, picture
 from classic_cls.cli import main
 
 _VOID = {"meta", "br", "hr", "img", "input", "link"}
