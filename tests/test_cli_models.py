@@ -30,8 +30,9 @@ from classic_cls import (
     read_pictures,
     save,
 )
+from classic_cls.benchmark import forecast
 from classic_cls.cli import main
-from classic_cls.commands import fit, predict, saved_model, training_data
+from classic_cls.commands import predict, saved_model, training_data
 from classic_cls.commands.common import new_text
 
 TEXTURES = Path(__file__).parents[1] / "data" / "textures"
@@ -240,10 +241,10 @@ def test_available_memory(tmp_path):
 
 def test_a_long_fit_is_announced(tmp_path, capsys, monkeypatch):
     arguments = ["fit", str(TEXTURES), "-o", str(tmp_path / "m.skops"), "--pipeline", "hog-svm"]
-    monkeypatch.setattr(fit, "_MANY_IMAGES", 36)
+    monkeypatch.setattr(forecast, "_MANY_IMAGES", 36)
     assert main(arguments) == 0
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(fit, "_LONG", 0)
+    monkeypatch.setattr(forecast, "_LONG", 0)
     assert main(arguments) == 0
     announced = rf"{TEXTURES}: hog-svm will take about \d+ s and 0\.0 GiB for 36 images\n"
     assert re.fullmatch(announced, capsys.readouterr().err)

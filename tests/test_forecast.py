@@ -10,7 +10,6 @@ from sklearn.utils import Bunch
 
 from classic_cls import Resize, benchmark, cli, make_baseline
 from classic_cls.benchmark import forecast as module
-from classic_cls.benchmark import runner
 from classic_cls.benchmark.forecast import Forecast, forecast
 
 
@@ -76,7 +75,7 @@ def test_reads_well():
 
 @pytest.mark.parametrize(("n", "seconds", "expected"), [(2000, 61, True), (2000, 59, False), (1999, 61, False)])
 def test_long_fits_are_announced(monkeypatch, capsys, n, seconds, expected):
-    monkeypatch.setattr(runner, "forecast", lambda *arguments: Forecast(seconds, 2**30))
+    monkeypatch.setattr(module, "forecast", lambda *arguments: Forecast(seconds, 2**30))
     images, y = images_of(n + 50)
     parts = {"train": np.arange(n), "test": np.arange(n, n + 50)}
     data = Bunch(name="noise", images=images, target=y, target_names=np.array(["a", "b"]), **parts)

@@ -11,6 +11,8 @@ from .cost import timed
 _IMAGES = 200  # of the short fit
 _ALPHAS = 5  # that RidgeLOOClassifier tries, usually
 _LEFT_OUT = 4096  # rows it leaves out
+_MANY_IMAGES = 2000  # from which on a forecast is worth its time
+_LONG = 60  # seconds: a fit to be announced
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,17 @@ def forecast(pipeline, images, y, random_state=0):
     else:
         seconds, numbers = _kernel_cost(kernel, n)
     return Forecast(fit_seconds + seconds_each / len(few) * n + seconds, 4 * numbers)
+
+
+def long_fit(pipeline, images, y):
+    """Return the :func:`forecast` of a fit that is to be announced, for it will take a minute or more; else None."""
+    if len(images) < _MANY_IMAGES:
+        return None
+    try:
+        expected = forecast(pipeline, images, y)
+    except Exception:  # a few images may lack a class; what else is wrong, the fit itself will tell
+        return None
+    return expected if expected.seconds >= _LONG else None
 
 
 def _steps(estimator):

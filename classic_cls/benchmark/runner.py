@@ -22,14 +22,12 @@ from ..onnx import OnnxClassifier
 from ..pipelines import DEFAULT_PIPELINES, PIPELINES
 from .corruptions import Robustness, robustness
 from .cost import latency_ms, model_bytes, peak_memory, threads, timed, timed_predict
-from .forecast import forecast
+from .forecast import long_fit
 from .predictions import Predictions, read_predictions
 from .results import BenchmarkResult, Evidence
 from .scores import classification_scores, clustering_scores, multilabel_scores
 
 FLOORS = ("majority", "pixels-svm")
-_MANY_IMAGES = 2000
-_LONG = 60  # seconds: a fit that is announced
 _SCORES = (
     "accuracy",
     "accuracy_low",
@@ -248,13 +246,10 @@ def _run_one(name, make, dataset, seed, corrupted, announce):
 
 
 def _announce(name, estimator, dataset, announce):
-    if announce is None or len(dataset.train) < _MANY_IMAGES or not isinstance(estimator, Pipeline):
+    if announce is None or not isinstance(estimator, Pipeline):
         return
-    try:
-        expected = forecast(estimator, _take(dataset.images, dataset.train), dataset.target[dataset.train])
-    except Exception:  # a few images may lack a class; what else is wrong, the fit itself will tell
-        return
-    if expected.seconds >= _LONG:
+    expected = long_fit(estimator, _take(dataset.images, dataset.train), dataset.target[dataset.train])
+    if expected:
         announce(name, expected)
 
 

@@ -30,9 +30,6 @@ exit status: 0, or 2 for a wrong path or option, 3 if pictures were left out (th
 saved), 130 when interrupted
 """
 
-_MANY_IMAGES = 2000  # from which on the time is forecast
-_LONG = 60  # seconds: a fit that is announced
-
 
 def add_fit(commands):
     """Add the command to the parser's."""
@@ -94,15 +91,10 @@ def _pipeline(name, n_jobs, random_state):
 
 
 def _announce(name, pipeline, data):
-    from ..benchmark.forecast import forecast
+    from ..benchmark.forecast import long_fit
 
-    if len(data.y_train) < _MANY_IMAGES:
-        return
-    try:
-        expected = forecast(pipeline, data.X_train, data.y_train)
-    except Exception:  # a few images may lack a class; what else is wrong, the fit itself will tell
-        return
-    if expected.seconds >= _LONG:
+    expected = long_fit(pipeline, data.X_train, data.y_train)
+    if expected:
         print(f"{data.name}: {name} will take {expected} for {len(data.y_train):,} images", file=sys.stderr)
 
 
