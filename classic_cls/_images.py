@@ -156,6 +156,11 @@ def _batch(X):
     return images
 
 
+def take(images, indices):
+    """Return some of the images: of an array an array, of a list a list."""
+    return [images[i] for i in indices] if isinstance(images, list) else images[indices]
+
+
 def fit_images(estimator, X, *, ragged=False, device=False):
     """Read X for ``fit`` and remember what images `estimator` has seen."""
     who = type(estimator).__name__

@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import Bunch
 
-from .._images import as_pixels
+from .._images import as_pixels, take
 from ..datasets import load_dataset
 from ..features.resize import Resize
 from ..onnx import OnnxClassifier
@@ -248,13 +248,13 @@ def _run_one(name, make, dataset, seed, corrupted, announce):
 def _announce(name, estimator, dataset, announce):
     if announce is None or not isinstance(estimator, Pipeline):
         return
-    expected = long_fit(estimator, _take(dataset.images, dataset.train), dataset.target[dataset.train])
+    expected = long_fit(estimator, take(dataset.images, dataset.train), dataset.target[dataset.train])
     if expected:
         announce(name, expected)
 
 
 def _measured(estimator, dataset):
-    X_train, X_test = (_take(dataset.images, part) for part in (dataset.train, dataset.test))
+    X_train, X_test = (take(dataset.images, part) for part in (dataset.train, dataset.test))
     y_train = dataset.target[dataset.train]
     with peak_memory() as fit_memory:
         fit_seconds, _ = timed(lambda: estimator.fit(X_train, y_train))
@@ -292,7 +292,3 @@ def _label_scores(estimator, X):
     if hasattr(estimator, "decision_function"):
         return estimator.decision_function(X)
     return np.column_stack([proba[:, -1] for proba in estimator.predict_proba(X)])  # a list, label by label
-
-
-def _take(images, index):
-    return [images[k] for k in index] if isinstance(images, list) else images[index]

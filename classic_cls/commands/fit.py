@@ -1,11 +1,10 @@
 """``classic-cls fit``: from labelled pictures to a model in a file."""
 
 import argparse
-import sys
 from pathlib import Path
 from time import perf_counter
 
-from .common import SkippedPictures, UserError, check_output, jobs, mendable, positive, seed
+from .common import SkippedPictures, UserError, announce, check_output, jobs, mendable, positive, seed
 
 _FIT = """\
 Train a pipeline on labelled pictures, and save it to a file that `predict` and `evaluate` take.
@@ -95,7 +94,7 @@ def _announce(name, pipeline, data):
 
     expected = long_fit(pipeline, data.X_train, data.y_train)
     if expected:
-        print(f"{data.name}: {name} will take {expected} for {len(data.y_train):,} images", file=sys.stderr)
+        announce(data.name, len(data.y_train), name, expected)
 
 
 def _fit_timed(name, pipeline, data):

@@ -42,12 +42,38 @@ def waiting(description):
 
 
 @contextmanager
+def steps(description):
+    """Show how many steps are done, which one goes on, and for how long.
+
+    Parameters
+    ----------
+    description : str
+
+    Returns
+    -------
+    bar : context manager
+        Gives a function that takes the numbers of steps that are done and of all steps, and the next one's name.
+    """
+    with _bars([BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]) as bars:
+        task = bars.add_task(description, total=None)
+
+        def move(done, total, name):
+            bars.update(task, completed=done, total=total, description=f"{description}: {name or 'done'}")
+
+        yield move
+
+
+@contextmanager
 def _shown(columns, description, total, shown):
+    with _bars(columns, shown) as bars:
+        yield partial(bars.advance, bars.add_task(description, total=total))
+
+
+def _bars(columns, shown=True):
     console = Console(stderr=True)
     # Rich would otherwise send to stderr what is printed meanwhile, and a file would miss it.
     options = {"transient": True, "redirect_stdout": False, "disable": not (shown and console.is_terminal)}
-    with Progress(TextColumn("{task.description}", markup=False), *columns, console=console, **options) as bars:
-        yield partial(bars.advance, bars.add_task(description, total=total))
+    return Progress(TextColumn("{task.description}", markup=False), *columns, console=console, **options)
 
 
 class _Rate(ProgressColumn):

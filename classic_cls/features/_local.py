@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
+from .._images import take
+
 _PER_IMAGE = 32  # descriptors drawn from one image, at least: fewer would mostly describe pixels in vain
 _LARGEST = 1e6  # a square must stay far inside float32
 _FEATURES_PER_BATCH = 1 << 22  # what is summed must not outgrow memory
@@ -59,7 +61,7 @@ def sample_descriptors(descriptor, images, n_samples, rng, n_jobs=None):
 
 def _draw_each(descriptor, images, chosen, seeds, quota, n_jobs):
     def draw(indices, seeds):
-        part = [images[i] for i in indices] if isinstance(images, list) else images[indices]
+        part = take(images, indices)
         descriptors, owners, places = describe(descriptor, part)
         edges = np.searchsorted(owners, np.arange(len(part) + 1))
         rows = [_draw(*edges[i : i + 2], quota, seed) for i, seed in enumerate(seeds)]
