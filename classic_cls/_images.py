@@ -34,6 +34,7 @@ def read_images(X, image_shape=None, *, ragged=False, device=False, who="This fu
         if len({image.shape for image in images}) == 1:
             return xp.stack(images)
         return _checked_sizes(images, ragged)
+    X = _in_native_order(X)
     if is_table(X):
         return _unflatten(_rows(X, image_shape), image_shape)
     if image_shape is not None and X.shape[1:] not in (tuple(image_shape), (*image_shape, 1)):
@@ -71,8 +72,14 @@ def is_ragged(X):
     return isinstance(X, (list, tuple, np.ndarray)) and len(X) > 0 and all(np.ndim(image) >= 2 for image in X)
 
 
+def _in_native_order(X):
+    """Return numbers in the byte order of this machine, which those of a file (16-bit TIFF, FITS) need not have."""
+    foreign = isinstance(X, np.ndarray) and not X.dtype.isnative
+    return X.astype(X.dtype.newbyteorder("=")) if foreign else X
+
+
 def _one_image(image, i, xp):
-    image = xp.asarray(image)
+    image = _in_native_order(xp.asarray(image))
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:

@@ -22,6 +22,19 @@ def test_read_only_and_strided_input_reaches_a_kernel_contiguous():
     np.testing.assert_array_equal(pixels, wide[:, :, ::2])
 
 
+@pytest.mark.parametrize("dtype", [">u2", ">i4", ">f4", ">f8"])
+def test_bytes_in_the_order_of_another_machine(dtype):
+    images = np.random.default_rng(0).integers(0, 65536, (2, 9, 10))
+    images = (images if dtype == ">u2" else images % 256 if dtype == ">i4" else images / 65535).astype(dtype)
+    same = images.astype(dtype[1:])
+    for X, expected in ((images, same), (list(images), same), (images.reshape(2, -1), same.reshape(2, -1))):
+        shape = (9, 10) if X is not images and not isinstance(X, list) else None
+        read, native = read_images(X, shape), read_images(expected, shape)
+        assert read.dtype.isnative
+        np.testing.assert_array_equal(read, native)
+        np.testing.assert_array_equal(as_pixels(read), as_pixels(native))
+
+
 def test_float16_and_longdouble_are_floats():
     for dtype in (np.float16, np.longdouble):
         assert as_pixels(np.zeros((1, 2, 2), dtype)).dtype == np.float32

@@ -162,6 +162,11 @@ def _outside(against, dataset, taken):
     doubled = sorted(set(against) & taken)
     if doubled:
         raise ValueError(f"against: {doubled[0]!r} is also the name of a pipeline; give the model another name.")
+    if against and np.ndim(dataset.target) != 1:
+        raise ValueError(
+            f"against: the target has shape {np.shape(dataset.target)}; expected one label for each image, "
+            "for models with several are not compared."
+        )
     return {name: _from_elsewhere(source, dataset) for name, source in against.items()}
 
 
