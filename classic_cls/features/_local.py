@@ -157,6 +157,10 @@ def signed_power(values, power):
 def as_floats(values, name):
     """Return C-contiguous float32; raise ValueError for NaN and numbers beyond 1e6."""
     values = np.ascontiguousarray(values, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.vdot(values, values)  # half the time of the extremes, and most often enough
+    if square <= _LARGEST**2:
+        return values
     if not max(values.max(initial=0), -values.min(initial=0)) <= _LARGEST:  # NaN fails too
         raise ValueError(f"{name} hold NaN, or numbers beyond {_LARGEST:g}. Mend, drop or scale them.")
     return values
