@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.cluster
+from conftest import usable_cupy
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -26,9 +27,11 @@ def one_thread_for_products():
         yield
 
 
-@pytest.fixture(params=["array_api_strict", "torch", "cupy"])
+@pytest.fixture(params=["array_api_strict", "torch", "cupy", pytest.param("gpu", marks=pytest.mark.gpu)])
 def asarray(request, monkeypatch):
-    """Return what makes arrays that are not NumPy's."""
+    """Return what makes arrays that are not NumPy's; "cupy" is a fake one, "gpu" the real one."""
+    if request.param == "gpu":
+        return usable_cupy().asarray
     if request.param == "cupy":
         return fake_cupy.install(monkeypatch).asarray
     return pytest.importorskip(request.param).asarray
