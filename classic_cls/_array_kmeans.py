@@ -79,18 +79,15 @@ def plus_plus(X, n_clusters, rng):
 
 
 def lloyd(X, centers, max_iter, tol):
-    """Return what Lloyd's algorithm makes of these centers, until no label changes or they move by no more than `tol`.
-
-    The movement is the sum of the squared distances.
-    """
-    xp, labels, settled = array_namespace(X), None, False
+    """Return what Lloyd's algorithm makes of these centers, until their squared movements sum up to `tol` or less."""
+    xp = array_namespace(X)
     for n_iter in range(1, max_iter + 1):  # noqa: B007
-        before, labels = labels, nearest(X, centers)
+        labels = nearest(X, centers)
         last, centers = centers, _means(X, labels, centers)
-        settled = before is not None and bool(xp.all(labels == before))
-        if settled or float(xp.sum((centers - last) ** 2)) <= tol:
+        moved = float(xp.sum((centers - last) ** 2))
+        if moved <= tol:
             break
-    if not settled:
+    if moved > 0:
         labels = nearest(X, centers)
     return Clustering(centers, labels, _inertia(X, labels, centers), n_iter)
 

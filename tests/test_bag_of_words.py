@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 
 import fake_cupy
 import numpy as np
@@ -15,6 +16,7 @@ from classic_cls import (
     KeypointSIFT,
     ToDevice,
     ToHost,
+    _array_kmeans,
     _native,
     assign_words,
     llc,
@@ -342,16 +344,23 @@ def test_k_means_on_a_gpu_is_that_of_the_cpu(cupy):
     np.testing.assert_allclose(ours.get(), kmeans(points, 40, np.random.RandomState(0)), atol=1e-5)
 
 
-def test_counts_do_not_depend_on_the_memory_of_a_gpu(monkeypatch):
+@pytest.mark.parametrize(("n_words", "levels"), [(10, 1), (400, 4)])
+def test_counting_fits_into_the_memory_of_a_gpu(monkeypatch, n_words, levels):
     cupy, sizes, counts = fake_cupy.install(monkeypatch), [], BagOfVisualWords._counts
-    images = crops(6, 33, 40)
-    bag = sift_words(10, 3).fit(images)
+    images = crops(6, 48, 64)
+    bag = BagOfVisualWords(None, n_words, levels, samples_per_word=1, random_state=0).fit(images)
     there, expected = cupy.asarray(images), bag.transform(images)
     room = 2 * 4 * bag._workspace(there)  # for four images; half of the memory is left to others
     monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (room, 1 << 40))
+    monkeypatch.setattr(_array_kmeans, "_CHUNK", 1 << 12)
     monkeypatch.setattr(BagOfVisualWords, "_counts", lambda self, part: sizes.append(len(part)) or counts(self, part))
-    np.testing.assert_allclose(bag.transform(there).get(), expected, atol=1e-5)
+    tracemalloc.start()
+    features = bag.transform(there)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(features.get(), expected, atol=1e-5)
     assert sizes == [4, 2]
+    assert 0.2 * room < peak < room
 
 
 @pytest.mark.parametrize("assignment", ["soft", "llc"])
