@@ -145,7 +145,7 @@ def inertia(X, centers):
 def _squared_distances(X, labels, centers):
     """Return the squared distance of each row to the center of its label."""
     xp = array_namespace(X)
-    parts = [X[rows, :] - xp.take(centers, labels[rows], axis=0) for rows in _chunks(X, X.shape[1])]
+    parts = (X[rows, :] - xp.take(centers, labels[rows], axis=0) for rows in _chunks(X, X.shape[1]))
     return xp.concat([xp.sum(part * part, axis=1) for part in parts])
 
 
