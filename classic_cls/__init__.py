@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["benchmark", "datasets", "pipelines"],
     submod_attrs={
         "_arrays": ["ToDevice", "ToHost"],
+        "cluster": ["KMeans"],
         "datasets": ["load_dataset", "load_digits", "load_faces", "load_image_folder", "load_npz", "load_textures"],
         "deep": ["NetClassifier", "make_small_cnn", "make_small_resnet"],
         "feature_store": ["FeatureStore", "compute_features"],

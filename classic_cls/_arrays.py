@@ -6,6 +6,7 @@ the Python file that uses it, is compiled when it is first needed, and never mor
 
 import re
 import sys
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,10 +54,13 @@ def to_host(a):
 
 def empty_beside(images, shape, dtype=np.float32):
     """Return an uninitialised array of the kind of `images`, on their device."""
-    if not on_device(images):
-        return np.empty(shape, dtype)
-    with images[0].device:
+    with device_of(images):
         return namespace(*images[:1]).empty(shape, dtype)
+
+
+def device_of(images):
+    """Return a context in which new arrays lie on the device of `images`."""
+    return images[0].device if on_device(images) else nullcontext()
 
 
 def refuse_device(X, who):

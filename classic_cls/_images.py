@@ -165,7 +165,9 @@ def _batch(X):
 
 def take(images, indices):
     """Return some of the images: of an array an array, of a list a list."""
-    return [images[i] for i in indices] if isinstance(images, list) else images[indices]
+    if isinstance(images, list):
+        return [images[i] for i in indices]
+    return images[namespace(images).asarray(indices)]
 
 
 def fit_images(estimator, X, *, ragged=False, device=False):

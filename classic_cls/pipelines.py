@@ -1,7 +1,6 @@
 """Ready pipelines: plain scikit-learn Pipelines from images to classes, with defaults for images of any size."""
 
 import numpy as np
-from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -9,6 +8,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
 from ._images import one_of
+from .cluster import KMeans
 from .features.bag_of_words import BagOfVisualWords
 from .features.color_histogram import ColorHistogram
 from .features.dense_sift import DenseSIFT

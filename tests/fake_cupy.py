@@ -10,6 +10,8 @@ from types import ModuleType, SimpleNamespace
 
 import cuda_on_cpu
 import numpy as np
+from sklearn.externals import array_api_compat
+from sklearn.externals.array_api_compat import numpy as standard_numpy
 
 from classic_cls import _arrays
 
@@ -189,6 +191,22 @@ class FakeCuPy(ModuleType):
         return lambda *args, **kwargs: _on_hidden(function, args, kwargs)
 
 
+class StandardCuPy(ModuleType):
+    """What array_api_compat makes of it: the names of the array API, some of which take a device."""
+
+    def asarray(self, a, dtype=None, device=None):
+        return sys.modules["cupy"].asarray(a, dtype)
+
+    def __getattr__(self, name):
+        function = getattr(standard_numpy, name)
+        if not callable(function) or isinstance(function, type):
+            return function
+        return lambda *args, device=None, **kwargs: _on_hidden(function, args, kwargs)
+
+
+_STANDARD = StandardCuPy("standard_cupy")  # one for all tests: array_api_compat remembers it
+
+
 def install(monkeypatch, threads=128, seed=0):
     """Put a fake CuPy in the place of the real one, for one test, with so many threads per block in a random order."""
     cupy = FakeCuPy()
@@ -196,4 +214,5 @@ def install(monkeypatch, threads=128, seed=0):
     monkeypatch.setattr(_arrays, "THREADS", threads)
     monkeypatch.setattr(cuda_on_cpu, "seed", seed)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(array_api_compat, "cupy", _STANDARD, raising=False)
     return cupy
