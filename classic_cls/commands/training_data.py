@@ -114,7 +114,7 @@ def _read_folder(root, reader):
     kept, images, skipped = _read(files, reader)
     n_train = np.count_nonzero(kept < sum(map(len, parts[next(iter(parts))].values())))
     labels = labels[kept]
-    _check_left(names, labels[:n_train], skipped)
+    check_left(names, labels[:n_train], skipped)
     step = ReadImages(reader.size, color=reader.color, n_jobs=reader.n_jobs)  # a deployed model says what it can't read
     return TrainingData(
         str(root), images[:n_train], labels[:n_train], images[n_train:], labels[n_train:], step, tuple(skipped)
@@ -141,7 +141,8 @@ def _read(files, reader):
     return np.array(kept, np.int64), images[: len(kept)], skipped
 
 
-def _check_left(names, labels, skipped):
+def check_left(names, labels, skipped):
+    """Raise an error if no picture of a class could be read."""
     lost = sorted(set(names).difference(labels))
     if lost:
         raise UserError(
@@ -152,15 +153,17 @@ def _check_left(names, labels, skipped):
 
 def _check_memory(files, size):
     """Refuse, before hours of reading, what cannot fit."""
-    needed, available = len(files) * _bytes_of_one(files, size), available_bytes()
+    needed, available = len(files) * bytes_of_one(files, size), available_bytes()
     if needed > available:
         raise UserError(
             f"The {len(files):,} pictures take about {needed / 1e9:,.1f} GB as images, and {available / 1e9:,.1f} GB "
-            f"of memory are available; with --size 64 they take {len(files) * 3 * 64**2 / 1e9:,.1f} GB."
+            f"of memory are available; with --size 64 they take {len(files) * 3 * 64**2 / 1e9:,.1f} GB, and with "
+            "--store DIR they stay on the disk."
         )
 
 
-def _bytes_of_one(files, size):
+def bytes_of_one(files, size):
+    """Return how much memory one of the pictures takes as an image, on average; some of the headers are read."""
     if size is not None:
         return 3 * size**2
     pixels = [_pixels(file) for file in files[:: math.ceil(len(files) / _HEADERS)]]
