@@ -64,6 +64,9 @@ def add_fit(commands):
     parser.add_argument(
         "--n-jobs", metavar="N", type=jobs, default=-1, help="threads, of the saved model too (default: one per core)"
     )
+    parser.add_argument(
+        "--draft", action="store_true", help="with --size, let JPEG decoders shrink: faster, with other pixels"
+    )
     parser.add_argument("--store", metavar="DIR", type=Path, help="folder for features, of pictures beyond memory")
     parser.add_argument(
         "--max-images",
@@ -78,6 +81,8 @@ def add_fit(commands):
 
 def _fit(arguments):
     check_output("-o", arguments.output)
+    if arguments.draft and arguments.size is None:
+        raise UserError("--draft shrinks pictures to no less than --size N; give one.")
     pipeline = _pipeline(arguments.pipeline, arguments.n_jobs, arguments.seed)
     with mendable():
         fit = _fit_images if arguments.store is None else _fit_files
@@ -104,7 +109,7 @@ def _fit_images(pipeline, arguments):
     """Return the model, what it has learned, the seconds that took, and the scores of the test part."""
     from .training_data import read_training_data
 
-    data = read_training_data(arguments.data, arguments.size, arguments.errors, arguments.n_jobs)
+    data = read_training_data(arguments.data, arguments.size, arguments.errors, arguments.n_jobs, arguments.draft)
     print(f"{data.name}: {data.described}", flush=True)
     _announce(arguments.pipeline, pipeline, data)
     seconds = _fit_timed(arguments.pipeline, pipeline, data)

@@ -110,7 +110,8 @@ def _list_files(arguments):
     parts = list_image_folder(arguments.data)
     check_classes(Path(arguments.data), parts, least=1)
     train, test = (labelled_files([folder]) for folder in (parts.get("train", parts.get("")), parts.get("test", {})))
-    return TrainingFiles(arguments.data, *train, *test, ReadImages(arguments.size, n_jobs=arguments.n_jobs))
+    reader = ReadImages(arguments.size, draft=arguments.draft, n_jobs=arguments.n_jobs)
+    return TrainingFiles(arguments.data, *train, *test, reader)
 
 
 def _chunk_size(data, max_images):
@@ -133,7 +134,7 @@ def _in_place(classifier):
 
 
 def _after_the_fit(data, store):
-    check_left(np.unique(data.y_train), store.labels, store.skipped)
+    check_left(data.y_train.tolist(), store.labels, store.skipped)
     return replace(data, y_train=store.labels, skipped=store.skipped, key=store.manifest["key"])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.base import clone
 
 from ..datasets import EMBEDDED, check_classes, list_image_folder, load_dataset
 from ..features.read_images import ReadImages, iter_pictures
@@ -75,7 +76,7 @@ def _fingerprint(images, labels):
     return digest.hexdigest()
 
 
-def read_training_data(data, size, errors, n_jobs):
+def read_training_data(data, size, errors, n_jobs, draft=False):
     """Read a folder, an ``.npz`` file or one of the sets with a name.
 
     Parameters
@@ -86,6 +87,8 @@ def read_training_data(data, size, errors, n_jobs):
         Height and width that the pictures of a folder are resized to.
     errors : {"raise", "skip"}
     n_jobs : int
+    draft : bool, default=False
+        As in :class:`classic_cls.ReadImages`.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def read_training_data(data, size, errors, n_jobs):
         If there is no such data, it is none, or does not fit into memory.
     """
     if data not in EMBEDDED and Path(data).is_dir():
-        return _read_folder(Path(data), ReadImages(size, errors=errors, n_jobs=n_jobs))
+        return _read_folder(Path(data), ReadImages(size, errors=errors, draft=draft, n_jobs=n_jobs))
     if size is not None:
         raise UserError(f"--size is for folders of pictures; the images of {data} have a size. Leave it out.")
     dataset = load_dataset(data)
@@ -115,7 +118,7 @@ def _read_folder(root, reader):
     n_train = np.count_nonzero(kept < sum(map(len, parts[next(iter(parts))].values())))
     labels = labels[kept]
     check_left(names, labels[:n_train], skipped)
-    step = ReadImages(reader.size, color=reader.color, n_jobs=reader.n_jobs)  # a deployed model says what it can't read
+    step = clone(reader).set_params(errors="raise")  # a deployed model says what it can't read
     return TrainingData(
         str(root), images[:n_train], labels[:n_train], images[n_train:], labels[n_train:], step, tuple(skipped)
     )
