@@ -95,7 +95,8 @@ def fit_files(pipeline, arguments):
     print(f"{data.name}: {data.described}", flush=True)
     model = Pipeline([("read", data.reader), *pipeline.steps[:-1], (pipeline.steps[-1][0], _in_place(pipeline[-1]))])
     start = perf_counter()
-    with stages() as progress, warnings.catch_warnings(action="ignore", category=UserWarning):  # we name the skipped
+    with stages() as progress, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* pictures are left out")  # they are named in the end
         options = {"errors": arguments.errors, "n_jobs": arguments.n_jobs, "overwrite": arguments.overwrite}
         options |= {"max_images": arguments.max_images, "chunk_size": chunk_size, "random_state": arguments.seed}
         fit_out_of_core(model, data.files_train, data.y_train, arguments.store, progress=progress, **options)
