@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,3 +97,34 @@ def test_joblibs_configuration_is_obeyed():
     for backend in ("threading", "loky"):
         with parallel_config(backend=backend, n_jobs=2):
             np.testing.assert_array_equal(hog(images), expected)
+
+
+@pytest.mark.parametrize(("n_jobs", "configured", "expected"), [(1, 2, 1), (2, None, 2), (None, 3, 3), (None, None, 1)])
+def test_so_many_threads_work_at_a_time(n_jobs, configured, expected):
+    together, most, lock = [], [], threading.Lock()
+
+    def work(part, out):
+        with lock:
+            together.append(part)
+            most.append(len(together))
+        time.sleep(0.01)
+        with lock:
+            together.pop()
+
+    with parallel_config(n_jobs=configured):
+        for_batches(work, np.arange(12), np.zeros(12), n_jobs=n_jobs, batch_size=1)
+    assert max(most) == expected
+
+
+def test_after_an_error_no_more_is_begun():
+    begun = []
+
+    def fail(part, out):
+        begun.append(part[0])
+        if part[0] == 1:
+            raise KeyError("one")
+        time.sleep(0.001)
+
+    with pytest.raises(KeyError, match="one"):
+        for_batches(fail, np.arange(1000), np.zeros(1000), n_jobs=2, batch_size=1)
+    assert len(begun) < 500

@@ -1,6 +1,6 @@
 """Bars on stderr, where that is a terminal."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from rich.console import Console
@@ -61,6 +61,30 @@ def steps(description):
             bars.update(task, completed=done, total=total, description=f"{description}: {name or 'done'}")
 
         yield move
+
+
+@contextmanager
+def stages():
+    """Show one stage of a long task after the other.
+
+    Yields
+    ------
+    show : callable
+        Takes the stage's name, how many pictures are done, and how many there are; None where they aren't counted.
+    """
+    with ExitStack() as bar:
+        last = advance = n_shown = None
+
+        def show(stage, n_done, n):
+            nonlocal last, advance, n_shown
+            if stage != last:
+                bar.close()
+                advance = bar.enter_context(waiting(stage) if n is None else counted(stage, n))
+                last, n_shown = stage, 0
+            advance(n_done - n_shown)
+            n_shown = n_done
+
+        yield show
 
 
 @contextmanager
