@@ -13,6 +13,8 @@ from .._files import replacing
 from .._images import for_batches, one_of, pair, positive_int
 from ._picture import MAX_PIXELS, read_picture
 
+_SMALL = 8 << 10  # bytes of a picture
+
 
 class ReadImages(TransformerMixin, BaseEstimator):
     """Read pictures, so that a pipeline goes from paths to labels.
@@ -312,6 +314,7 @@ def _read_all(paths, start, options, errors, n_jobs):
                 failures[i] = error
 
     images = _room(len(paths), options)
+    n_jobs = 1 if _are_small(paths) else n_jobs
     for_batches(read_some, np.arange(len(paths)), images, n_jobs=n_jobs, batch_size=16)
     if failures and errors == "raise":
         i = min(failures)
@@ -320,6 +323,19 @@ def _read_all(paths, start, options, errors, n_jobs):
     kept = np.array([i for i in range(len(paths)) if i not in failures], np.int64)
     images = images[kept] if failures else images
     return start + kept, list(images) if options["size"] is None else images, skipped
+
+
+def _are_small(paths):
+    """Tell whether decoding takes less time than threads lose as they wait for each other outside of it."""
+    some = paths[:: -(-len(paths) // 8)]
+    return sum(len(path) if isinstance(path, bytes) else _size(path) for path in some) < _SMALL * len(some)
+
+
+def _size(path):
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0  # reading says more
 
 
 def _room(n, options):
