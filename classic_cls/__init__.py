@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.vlad": ["VLAD", "vlad"],
         "kernel_map": ["RBFNystroem"],
         "onnx": ["OnnxClassifier"],
+        "onnx_export": ["export_onnx"],
         "persistence": ["inspect_model", "load", "save"],
         "pipelines": [
             "PIPELINES",

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import helper, numpy_helper
 
+from . import __version__
+from ._onnx import PRODUCER
+
 OPSETS = {"": 17, "ai.onnx.ml": 3}
 _IR_VERSION = 8  # the one that came with opset 17
 
@@ -62,12 +65,18 @@ class Graph:
         self._constants += other.initializer
         return [output.name for output in other.output]
 
-    def model(self, inputs, outputs, metadata, **about):
-        """Return the whole as a model; `inputs` and `outputs` are value infos, `outputs` by the name to be called so."""
+    def model(self, inputs, outputs, metadata):
+        """Return the whole as a model; `outputs` are value infos by the name of the node's output."""
         for name, value in outputs.items():
             self._nodes.append(helper.make_node("Identity", [name], [value.name]))
-        graph = helper.make_graph(self._nodes, "classic_cls", inputs, list(outputs.values()), self._constants)
-        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+        graph = helper.make_graph(self._nodes, PRODUCER, inputs, list(outputs.values()), self._constants)
+        opsets = [helper.make_opsetid(domain, number) for domain, number in OPSETS.items()]
+        about = {"producer_name": PRODUCER, "producer_version": __version__}
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, **about)
         helper.set_model_props(model, metadata)
         return model
+
+
+def value_info(name, dtype, *shape):
+    """Describe an input or output of n items."""
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ["n", *shape])
