@@ -44,7 +44,7 @@ class Network:
 
     @property
     def scores_kind(self):
-        """"probabilities" or "logits" where export_onnx has written the model, else None."""
+        """What the scores are, "probabilities" or "logits", if export_onnx has written the model, else None."""
         return {"probabilities": "probabilities", "decision values": "logits"}.get(self._about.get("scores"))
 
     def arranged(self, pixels, layout):

@@ -125,24 +125,24 @@ def _numbers(graph, images, number, root):
 
 
 def _gradients(graph, pixels, shape, cell):
-    """Return gx, gy and the magnitude (n, height, width, 1) of the strongest channel, for the pixels in whole cells."""
+    """Return gx, gy and the magnitude (n, 1, height, width) of the strongest channel, for the pixels in whole cells."""
     neighbours = []
     for axis, other in ((2, 1), (1, 2)):
         inside = graph.Gather(pixels, np.arange(shape[other] // cell[other - 1] * cell[other - 1]), axis=other)
         place, last = np.arange(shape[axis] // cell[axis - 1] * cell[axis - 1]), shape[axis] - 1
         before, after = np.abs(place - 1), last - np.abs(last - place - 1)  # reflected
         ends = (graph.Gather(inside, np.clip(i, 0, last), axis=axis) for i in (after, before))
-        neighbours.append(graph.Sub(*ends))
+        neighbours.append(graph.Transpose(graph.Sub(*ends), perm=[0, 3, 1, 2]))
     x, y = neighbours
     if shape[3] == 1:
         return x, y, graph.Sqrt(graph.Add(graph.Mul(x, x), graph.Mul(y, y)))
     magnitude = _hypot(graph, x, y)
-    strongest = graph.ArgMax(magnitude, axis=3)
-    return [graph.GatherElements(each, strongest, axis=3) for each in (x, y, magnitude)]
+    strongest = graph.ArgMax(magnitude, axis=1)
+    return [graph.GatherElements(each, strongest, axis=1) for each in (x, y, magnitude)]
 
 
 def _hypot(graph, x, y):
-    """Return the hypotenuse with the C library's rounding, which decides between equally strong channels (glibc 2.35)."""
+    """Return the hypotenuse, rounded as by glibc 2.35: that decides between channels of nearly the same strength."""
     two = np.float64(2)
     x, y = graph.Abs(x), graph.Abs(y)
     long, short = graph.Max(x, y), graph.Min(x, y)
@@ -160,7 +160,7 @@ def _hypot(graph, x, y):
 
 
 def _bins(graph, x, y, orientations, number):
-    """Return the bin of every gradient (n, height, width, 1): how many thresholds its angle has reached.
+    """Return the bin of every gradient (n, 1, height, width): how many thresholds its angle has reached.
 
     With gy made positive, it has reached one where gx <= cotangent * gy. The products are taken in parts that double
     precision holds exactly, since pixels that lie on a threshold are frequent.
@@ -168,14 +168,18 @@ def _bins(graph, x, y, orientations, number):
     x, y = (graph.cast(each, np.float64) for each in (x, y))
     up = graph.Less(y, np.float64(0))
     turn = graph.Or(up, graph.And(graph.Equal(y, np.float64(0)), graph.Less(x, np.float64(0))))
-    side = graph.Where(turn, graph.Neg(x), x)
-    halves = [graph.Abs(y)] if number == np.float32 else _halves(graph, graph.Abs(y))
-    for cotangent in _parts(*np.moveaxis(_thresholds(orientations)[:, 1:], 2, 0)):
-        factor = graph.Where(up, *cotangent) if (cotangent[0] != cotangent[1]).any() else cotangent[0]
+    side, y = graph.Where(turn, graph.Neg(x), x), graph.Abs(y)
+    upward, downward = _thresholds(orientations)[:, 1:, None, None]  # each (orientations - 1, 1, 1, 2)
+    if number == np.float32:  # hog.cpp's threshold is the same for both, and 24 bits of gy need no halves
+        factors, halves = _parts(downward)[:2], [y]
+    else:
+        factors = [graph.Where(up, *parts) for parts in zip(_parts(upward), _parts(downward), strict=True)]
+        halves = _halves(graph, y)
+    for factor in factors:
         for half in halves:
             side = graph.Sub(side, graph.Mul(half, factor))
     reached = graph.cast(graph.LessOrEqual(side, np.float64(0)), np.int64)
-    return graph.ReduceSum(reached, np.array([3]))
+    return graph.ReduceSum(reached, np.array([1]))
 
 
 def _halves(graph, y):
@@ -185,8 +189,9 @@ def _halves(graph, y):
     return high, graph.Sub(y, high)
 
 
-def _parts(high, low):
-    """Split the sum of two numbers into parts of about 26 bits."""
+def _parts(cotangents):
+    """Split numbers that come as sums of two, along the last axis, into three, of which the first have 26 bits."""
+    high, low = np.moveaxis(cotangents, -1, 0)
     scaled = high * (2**27 + 1)
     first = scaled - (scaled - high)
     return first, high - first, low
@@ -195,10 +200,13 @@ def _parts(high, low):
 def _cells(graph, bins, magnitude, size, geometry, number):
     """Return the mean histograms of the cells, (n, down * across, orientations) float32."""
     down, across = (k // cell for k, cell in zip(size, geometry.cell, strict=True))
-    votes = graph.Where(graph.Equal(bins, np.arange(geometry.orientations)), magnitude, number(0))
-    votes = graph.reshape(votes, down, geometry.cell[0], across, geometry.cell[1], geometry.orientations)
-    means = graph.Div(graph.ReduceSum(votes, np.array([2, 4]), keepdims=0), number(np.prod(geometry.cell)))
-    return graph.reshape(graph.cast(means, np.float32), down * across, geometry.orientations)
+    own = graph.Equal(bins, np.arange(geometry.orientations)[:, None, None])
+    votes = graph.reshape(
+        graph.Where(own, magnitude, number(0)), geometry.orientations, down, geometry.cell[0], across, geometry.cell[1]
+    )
+    means = graph.Div(graph.ReduceSum(votes, np.array([3, 5])), number(np.prod(geometry.cell)))
+    cells = graph.reshape(graph.cast(means, np.float32), geometry.orientations, down * across)
+    return graph.Transpose(cells, perm=[0, 2, 1])
 
 
 def _blocks(graph, cells, size, geometry):

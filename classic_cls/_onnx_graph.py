@@ -1,7 +1,7 @@
 """An ONNX graph that is written down node by node, as one writes array code."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from onnx import helper, numpy_helper

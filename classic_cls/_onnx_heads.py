@@ -4,8 +4,14 @@ Each takes a graph, a fitted classifier and the name of rows (n, n_features) flo
 (n, n_classes) float32: probabilities where it has them, else decision values, which are (n, 1) for two classes.
 """
 
+from copy import deepcopy
+
 import numpy as np
+import sklearn.svm
 from onnx import numpy_helper
+from sklearn.calibration import CalibratedClassifierCV
+
+from .svm import LinearSVC
 
 
 def decision(graph, classifier, rows):
@@ -69,3 +75,16 @@ def _leaves(trees):
     return dict(zip(names, np.concatenate(places, axis=1).tolist(), strict=True)) | {
         "target_weights_as_tensor": numpy_helper.from_array(np.concatenate(shares), "shares")
     }
+
+
+def as_skl2onnx_knows_it(classifier):
+    """Return a calibrated classifier with scikit-learn's LinearSVC in place of ours."""
+    if not isinstance(classifier, CalibratedClassifierCV):
+        return classifier
+    classifier = deepcopy(classifier)
+    for calibrated in classifier.calibrated_classifiers_:
+        if type(calibrated.estimator) is LinearSVC:
+            fitted = {name: value for name, value in vars(calibrated.estimator).items() if name.endswith("_")}
+            calibrated.estimator = sklearn.svm.LinearSVC()
+            vars(calibrated.estimator).update(fitted)
+    return classifier

@@ -194,7 +194,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         scores = np.concatenate(scores)
         if not np.isfinite(scores).all():
             raise ValueError("The model's output contains NaN or infinity for these images.")
-        return _as_probabilities(scores, network.scores_kind or output if output == "auto" else output)
+        known = network.scores_kind if output == "auto" else None
+        return _as_probabilities(scores, known or output)
 
     def _scaled(self, images, dtype):
         """Return images as the numbers that the model wants."""

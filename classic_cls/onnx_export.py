@@ -29,13 +29,12 @@ _CAN = (
 def export_onnx(model, path, images):
     """Write a fitted pipeline of HOG or colour histograms to an ONNX file, with its labels.
 
-    The file takes a batch of images of one size, as ``images``: as many as one likes, of the height, width and channels
-    of the given ones, uint8 if these are integers, else float32. It gives ``label`` (n,), strings or int64, and
-    ``scores`` (n, n_classes) float32: the probabilities where the model has ``predict_proba``, else its decision values,
-    which are (n, 1) for two classes. Before it is written, onnxruntime runs it on `images`: the labels must be the
-    model's, and the scores within 1e-4 of its own.
+    The file takes ``images``, any number of them, of the shape of those given here; uint8 if these are, else float32 in
+    [0, 1]. It gives ``label`` (n,), strings or int64, and ``scores`` (n, n_classes) float32: the probabilities where
+    the model has ``predict_proba``, else its decision values, (n, 1) for two classes. Before it is written, onnxruntime
+    runs it on the images given: the labels must be the model's, and the scores within 1e-4 of the model's.
 
-    :class:`OnnxClassifier` reads the file. Needs ``pip install "classic_cls[onnx]"``.
+    :class:`OnnxClassifier` runs the file. Needs ``pip install "classic_cls[onnx]"``.
 
     Parameters
     ----------
@@ -108,12 +107,14 @@ def _pixels(images):
     """Return images as an array (n, height, width) or (n, height, width, 3), uint8 or float32."""
     if is_table(images):
         raise ValueError(
-            f"images has shape {np.shape(images)}; expected (n, height, width) gray or (n, height, width, 3) RGB. Of flat "
-            "rows make images with X.reshape(-1, height, width), of one image a batch with image[None]."
+            f"images has shape {np.shape(images)}; expected (n, height, width) gray or (n, height, width, 3) RGB. Of "
+            "flat rows make images with X.reshape(-1, height, width), of one image a batch with image[None]."
         )
     batch = read_images(images, ragged=True)
     if isinstance(batch, list):
-        raise ValueError("The images have different sizes; the file takes images of one size. Give images of that size.")
+        raise ValueError(
+            "The images have different sizes; the file takes images of one size. Give images of that size."
+        )
     pixels = as_pixels(batch)
     return pixels[..., 0] if pixels.shape[3] == 1 else pixels
 
@@ -122,11 +123,13 @@ def _classes(model):
     """Return the labels as strings or int64."""
     classes = getattr(model, "classes_", None)
     if not isinstance(classes, np.ndarray):
-        raise ValueError(f"{type(model).__name__} has no classes_; expected a classifier, or a Pipeline that ends in one.")
+        raise ValueError(
+            f"{type(model).__name__} has no classes_; expected a classifier, or a Pipeline that ends in one."
+        )
     if classes.dtype.kind in "iu":
         return classes.astype(np.int64)
     if not all(isinstance(label, str) for label in classes.tolist()):
-        raise ValueError(f"The labels are {classes.tolist()[:3]!r} ...; expected strings or whole numbers.")
+        raise ValueError(f"The labels are {classes.tolist()[:5]}; expected strings or whole numbers.")
     return classes.astype(object)
 
 
@@ -157,7 +160,7 @@ def _converted(model, pixels, classes, n_scores):
 
 
 def _flat(model, where=""):
-    """Yield the steps of a pipeline, and of the pipelines in it, with where each is found, such as 'hog' or 'svm/C'."""
+    """Yield the steps of a pipeline, and of pipelines in it, with where each is found, such as 'features/hog'."""
     if not isinstance(model, Pipeline):
         yield where, model
         return
@@ -231,9 +234,11 @@ def _by_skl2onnx(graph, where, estimator, rows):
     from skl2onnx.common.data_types import FloatTensorType
 
     from ._onnx_graph import OPSETS
+    from ._onnx_heads import as_skl2onnx_knows_it
 
     if type(estimator).__module__.startswith("classic_cls"):
         raise _refusal(where, estimator)
+    estimator = as_skl2onnx_knows_it(estimator)
     options = {id(estimator): {"zipmap": False}} if is_classifier(estimator) else None
     rows_type = [("rows", FloatTensorType([None, estimator.n_features_in_]))]
     try:
@@ -265,7 +270,7 @@ def _metadata(model, classes):
 
 def _check_parity(content, pixels, labels, scores):
     """Refuse a model that answers otherwise than the pipeline."""
-    found_labels, found_scores = session(content, None).run(["label", "scores"], {"images": pixels})
+    found_labels, found_scores = session(content, 1).run(["label", "scores"], {"images": pixels})
     other = np.flatnonzero((found_labels != labels) | ~(np.abs(found_scores - scores) <= _TOLERANCE).all(1))
     if len(other):
         worst = np.abs(found_scores - scores).max()
