@@ -6,7 +6,7 @@ from .features.color_histogram import _linear_light
 
 
 def color_histogram(graph, step, images):
-    """Return the name of the histograms (n, n_features) float32 of images, which are checked to be fit for them."""
+    """Return the name of the histograms (n, n_features) float32 of images."""
     layout, (height, width) = step._layout(), images.shape[1:3]
     levels = _SPACES[layout.color_space](graph, *_rgb(graph, images))
     sizes = [180 if layout.color_space == "hsv" and c == 0 else 256 for c in range(len(levels))]

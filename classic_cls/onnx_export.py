@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib import import_module
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -19,6 +19,7 @@ from ._images import as_pixels, is_table, read_images
 from ._onnx import first_line, session
 
 _TOLERANCE = 1e-4
+_LIBRARIES = ("cv2", "numpy", "onnx", "onnxruntime", "skl2onnx", "sklearn")
 _CAN = (
     "Resize, HOG and ColorHistogram, their FeatureUnion, transformers of scikit-learn that skl2onnx converts "
     "(StandardScaler, Normalizer, PCA, ...), and as classifiers LinearSVC, RidgeLOOClassifier, LogisticRegression, "
@@ -262,7 +263,7 @@ def _metadata(model, classes):
         "model": model.__repr__(N_CHAR_MAX=10_000),
         "opset": str(OPSETS[""]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    } | {name: version(name) for name in ("scikit-learn", "numpy", "opencv-python", "onnx", "onnxruntime", "skl2onnx")}
+    } | {name: import_module(name).__version__ for name in _LIBRARIES}
 
 
 # --- What the file answers --------------------------------------------------------------------------------------------

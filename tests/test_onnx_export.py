@@ -310,7 +310,7 @@ def test_what_the_file_says(path, pictures):
     about = {each.key: each.value for each in model.metadata_props}
     assert json.loads(about["classes"]) == ["bright", "dark", "medium"]
     assert about["scores"] == "probabilities"
-    assert about["scikit-learn"] == sklearn.__version__
+    assert about["sklearn"] == sklearn.__version__
     assert "RidgeLOOClassifier" in about["model"]
     assert (model.producer_name, model.producer_version) == ("classic_cls", classic_cls.__version__)
 
