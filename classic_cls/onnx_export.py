@@ -63,8 +63,9 @@ def export_onnx(model, path, images):
     Notes
     -----
     HOG and the histograms have the numbers of the CPU kernels; colours are exact to the bin, and gradients that lie
-    between two bins go to the same one. Resize follows OpenCV on x86; other builds of OpenCV round differently, which
-    may move a few gradients of drawn or flat pictures, and which the check then finds.
+    between two bins go to the same one. Resize follows OpenCV on x86, and HOG the kernels for CPUs with fused
+    multiply-adds. Elsewhere the model's own rounding differs, so that a few gradients of resized images may be in other
+    bins than the file's; the check finds that if it happens on the images given.
 
     The file's metadata says which versions wrote it, the classes, and what the scores are.
 
