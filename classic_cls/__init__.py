@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.vlad": ["VLAD", "vlad"],
         "kernel_map": ["RBFNystroem"],
         "onnx": ["OnnxClassifier"],
+        "onnx_export": ["export_onnx"],
         "out_of_core": ["fit_out_of_core"],
         "persistence": ["inspect_model", "load", "save"],
         "pipelines": [

@@ -1,11 +1,13 @@
 """A model in the ONNX format as a function from pixels to scores, run by onnxruntime on the CPU."""
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 from joblib import effective_n_jobs
 
+PRODUCER = "classic_cls"  # of the files that export_onnx writes
 _SIDE = 32  # pixels of a blank image, where the model leaves it open
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(uint8)": np.uint8}
 
@@ -15,7 +17,7 @@ class Network:
 
     def __init__(self, content, n_jobs):
         self._content, self._n_jobs = content, n_jobs
-        self._session = _session(content, n_jobs)
+        self._session = session(content, n_jobs)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES or len(inputs[0].shape) not in (2, 3, 4):
             found = ", ".join(f"{each.name} {each.type} {each.shape}" for each in inputs)
@@ -23,18 +25,27 @@ class Network:
         self.dtype, self._input = _DTYPES[inputs[0].type], inputs[0].name
         self.batch_size, *self.shape = (k if isinstance(k, int) and k > 0 else None for k in inputs[0].shape)
         self._output = _scores_output(outputs)
+        about = self._session.get_modelmeta()
+        self._about = about.custom_metadata_map if about.producer_name == PRODUCER else {}
         self.labels = self._labels()
 
     def __reduce__(self):
         return Network, (self._content, self._n_jobs)
 
     def _labels(self):
-        """Return the labels of the outputs: those of a map, or else their numbers; None where these are not known."""
+        """Return the labels of the outputs: those in our own file or a map, else their numbers; None if not known."""
+        if "classes" in self._about:
+            return np.array(json.loads(self._about["classes"]))
         if self._output.type.startswith("seq(map("):
             blank = np.zeros([self.batch_size or 1, *(k or _SIDE for k in self.shape)], self.dtype)
             return np.array(list(self._session.run([self._output.name], {self._input: blank})[0][0]))
         n_outputs = self._output.shape[1] if len(self._output.shape) > 1 else None
         return np.arange(max(2, n_outputs)) if isinstance(n_outputs, int) else None
+
+    @property
+    def scores_kind(self):
+        """What the scores are, "probabilities" or "logits", if export_onnx has written the model, else None."""
+        return {"probabilities": "probabilities", "decision values": "logits"}.get(self._about.get("scores"))
 
     def arranged(self, pixels, layout):
         """Return pixels (n, height, width, channels) in the order of the model's input, if it takes such images."""
@@ -69,7 +80,7 @@ class Network:
         try:
             outputs = self._session.run([self._output.name], {self._input: np.ascontiguousarray(inputs)})
         except Exception as error:  # onnxruntime's have no base of their own
-            raise ValueError(f"The model cannot be run on these images: {_first_line(error)}") from error
+            raise ValueError(f"The model cannot be run on these images: {first_line(error)}") from error
         return _as_rows(outputs[0])[:n]
 
 
@@ -85,10 +96,10 @@ def model_bytes(model):
     try:
         return onnx.load(model).SerializeToString()
     except Exception as error:  # protobuf's or onnx's, of no common base; weights that lie elsewhere may be missing
-        raise ValueError(f"{str(model)!r} cannot be read as an ONNX model: {_first_line(error)}") from error
+        raise ValueError(f"{str(model)!r} cannot be read as an ONNX model: {first_line(error)}") from error
 
 
-def _first_line(error):
+def first_line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -103,7 +114,7 @@ def _import_onnx():
     return onnx, onnxruntime
 
 
-def _session(content, n_jobs):
+def session(content, n_jobs):
     _, onnxruntime = _import_onnx()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong comes as an exception
@@ -114,7 +125,7 @@ def _session(content, n_jobs):
     except Exception as error:  # onnxruntime's have no base of their own
         hint = " onnx.version_converter can lower the opset." if "opset" in str(error) else ""
         raise ValueError(
-            f"onnxruntime {onnxruntime.__version__} cannot load the model: {_first_line(error)}{hint}"
+            f"onnxruntime {onnxruntime.__version__} cannot load the model: {first_line(error)}{hint}"
         ) from error
 
 

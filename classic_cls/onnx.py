@@ -36,8 +36,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     layout : {"auto", "NCHW", "NHWC"}, default="auto"
         Where the channels are; "auto": at the only place where the model has 1 or 3.
     output : {"auto", "logits", "probabilities"}, default="auto"
-        What the model gives; softmax makes probabilities of logits. "auto": probabilities if no number is negative
-        and each row sums to one.
+        What the model gives; softmax makes probabilities of logits. "auto": what :func:`export_onnx` says of its files;
+        of others, probabilities if no number is negative and each row sums to one.
     image_shape : tuple of int, default=None
         ``(height, width)`` or ``(height, width, 3)`` of an image where X holds flat rows.
     n_jobs : int, default=None
@@ -51,6 +51,7 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     See Also
     --------
     NetClassifier : A small network, trained here.
+    export_onnx : Writes a fitted pipeline to an ONNX file.
 
     Examples
     --------
@@ -193,7 +194,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         scores = np.concatenate(scores)
         if not np.isfinite(scores).all():
             raise ValueError("The model's output contains NaN or infinity for these images.")
-        return _as_probabilities(scores, output)
+        known = network.scores_kind if output == "auto" else None
+        return _as_probabilities(scores, known or output)
 
     def _scaled(self, images, dtype):
         """Return images as the numbers that the model wants."""
