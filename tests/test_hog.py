@@ -68,6 +68,18 @@ def test_float_images_that_are_no_bytes(body):
 
 
 @pytest.mark.parametrize("orientations", [8, 9])
+@pytest.mark.parametrize("colour", [False, True])
+def test_float_images_that_are_smooth(body, orientations, colour):
+    """Neighbours of nearly the same level must keep their difference, though some levels are bytes by chance."""
+    near = np.float32([99.99, 100, 100.00001, 100.00002, 100.00004, 101]) / np.float32(255)
+    images = np.random.default_rng(0).choice(near, (5, 24, 40, 3))
+    images = images if colour else images[..., 0]
+    axis = -1 if colour else None
+    expected = [skimage.feature.hog(image.astype(float), orientations, channel_axis=axis) for image in images]
+    np.testing.assert_allclose(hog(images, orientations), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("orientations", [8, 9])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (17, 33), (16, 16), (31, 64)])
 def test_any_size(body, shape, orientations):
     images = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)

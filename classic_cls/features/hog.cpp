@@ -83,18 +83,20 @@ struct Thresholds {
   }
 };
 
-// A pixel as the precision G wants it. A float32 that stands for k / 255 is read as that, since its rounding could
-// decide a bin otherwise: the same picture must give the same features in either dtype.
+// A pixel as the precision G wants it. Where all pixels of an image are float32 that stand for some k / 255, they are
+// read as that, since their rounding could decide a bin: the same picture must give the same features in either dtype.
 template <class T, class G>
 struct Reader {
   bool root;
+  bool of_levels = false;
+  void look_at(const T* image, long n) {
+    const auto is_level = [](double x) { return std::fabs(x * 255 - std::nearbyint(x * 255)) < 3e-5; };
+    if constexpr (std::is_same_v<T, float> && std::is_same_v<G, double>)
+      of_levels = std::all_of(image, image + n, is_level);
+  }
   G operator()(T value) const {
     if constexpr (std::is_same_v<G, float>) return float(value);
-    double x = value;
-    if constexpr (std::is_same_v<T, float>) {
-      const double level = std::nearbyint(x * 255);
-      if (std::fabs(x * 255 - level) < 3e-5) x = level / 255;
-    }
+    const double x = of_levels ? std::nearbyint(value * 255.0) / 255 : value;
     return G(root ? std::sqrt(x) : x);
   }
 };
@@ -104,6 +106,7 @@ struct Reader<uint8_t, double> {
   explicit Reader(bool root) {
     for (int k = 0; k < 256; ++k) table[k] = root ? std::sqrt(k / 255.0) : k / 255.0;
   }
+  void look_at(const uint8_t*, long) {}
   double operator()(uint8_t value) const { return table[value]; }
 };
 
@@ -384,7 +387,7 @@ void describe(const T* images, long n_images, const Geometry& g, float* out) {
   const G scale = G(1.0 / (double(g.cell_rows) * g.cell_cols * (bytes ? 255 : 1)));
   const long stride = simd::round_up(g.width, kLanes<G>), n_features = g.n_features();
   const Thresholds<G> cot(g.orientations);
-  const Reader<T, G> read{g.transform_sqrt};
+  Reader<T, G> read{g.transform_sqrt};
   Rows<G> rows(g);
   Cells cells(g);
   std::vector<Vec<G>> scratch(g.orientations + 1);
@@ -392,7 +395,9 @@ void describe(const T* images, long n_images, const Geometry& g, float* out) {
   std::vector<float> quads(stride / 4 * simd::round_up(g.orientations, 4));
   std::vector<float> factor(g.blocks_across()), last(n_features + simd::kBytes);
   for (long m = 0; m < n_images; ++m) {
-    const T* image = images + m * g.height * g.width * g.channels;
+    const long size = g.height * g.width * g.channels;
+    const T* image = images + m * size;
+    read.look_at(image, size);
     for (long i = 0; i < g.cells_down(); ++i) {
       rows.fill(read, image, g, i * g.cell_rows);
       vote<G, N, Color, refine>(rows, g, cot, scratch, sums.data(), stride);

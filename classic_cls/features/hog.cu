@@ -11,24 +11,27 @@
 // as it is, changes bins, for either sign of gy: so pixels on a threshold need no case of their own.
 #include "_cuda.cuh"
 
-__device__ inline Number value(unsigned char pixel, const Number* levels, int) {
+__device__ inline Number value(unsigned char pixel, const Number* levels, int, bool) {
   return sizeof(Number) == 4 ? Number(pixel) : levels[pixel];
 }
-__device__ inline Number value(double pixel, const Number*, int root) { return Number(root ? sqrt(pixel) : pixel); }
-// A float32 that stands for k / 255 is read as that: the same picture must give the same features in either dtype.
-__device__ inline Number value(float pixel, const Number* levels, int root) {
+__device__ inline Number value(double pixel, const Number*, int root, bool) {
+  return Number(root ? sqrt(pixel) : pixel);
+}
+// Where all float32 of an image stand for some k / 255, they are read as that, as in hog.cpp.
+__device__ inline Number value(float pixel, const Number* levels, int root, bool of_levels) {
   if (sizeof(Number) == 4) return Number(pixel);
-  const double x = pixel, level = rint(x * 255);
-  return value(fabs(x * 255 - level) < 3e-5 ? level / 255 : x, levels, root);
+  const double x = pixel;
+  return value(of_levels ? rint(x * 255) / 255 : x, levels, root, false);
 }
 
 struct Picture {
   const Pixel* pixels;
   int height, width, channels, root;
   const Number* levels;
+  bool of_levels;
 
   __device__ Number at(int y, int x, int c) const {
-    return value(pixels[(size_t(y) * width + x) * channels + c], levels, root);
+    return value(pixels[(size_t(y) * width + x) * channels + c], levels, root, of_levels);
   }
 };
 
@@ -93,12 +96,13 @@ __device__ inline void add_columns(const Number* votes, int stride, int first, i
 
 extern "C" __global__ void hog_cells(const Pixel* images, int height, int width, int channels, int orientations,
                                      int cell_rows, int cell_cols, int root, double scale, const Number* levels,
-                                     const Number* thresholds, float* cells) {
+                                     const Number* thresholds, const unsigned char* of_levels, float* cells) {
   extern __shared__ Number votes[];
   const int down = height / cell_rows, across = width / cell_cols, columns = across * cell_cols;
   const size_t image = blockIdx.x / down;
   const int top = blockIdx.x % down * cell_rows, stride = blockDim.x + 1;  // odd, so that bins lie in different banks
-  const Picture picture{images + image * height * width * channels, height, width, channels, root, levels};
+  const Picture picture{images + image * height * width * channels, height, width, channels, root, levels,
+                        of_levels[image] != 0};
   float* histograms = cells + size_t(blockIdx.x) * across * orientations;
   for (int first = 0; first < columns; first += blockDim.x) {
     Number* own = votes + threadIdx.x;

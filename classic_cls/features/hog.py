@@ -229,7 +229,7 @@ def _describe(images, geometry, n_jobs):
 
     size = images.shape[1:3]
     out = empty_beside(images, (len(images), geometry.n_features(size)))
-    workspace = 8 * (images[0].size + geometry.n_features(size))
+    workspace = 8 * (3 * images[0].size + geometry.n_features(size))
     return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 
 
@@ -259,7 +259,7 @@ def _launch_kernels(images, orientations, cell, block, block_norm, transform_sqr
     _check_orientations(orientations, threads, histogram)
     shared = (threads + 1) * histogram
     shape = height, width, channels, orientations, *cell, transform_sqrt
-    kernels.launch("hog_cells", n * down, images, *shape, scale, *tables, cells, threads=threads, shared=shared)
+    kernels.launch("hog_cells", n * down, images, *shape, scale, *tables, _of_levels(images), cells, threads=threads, shared=shared)
     n_blocks = (down - block[0] + 1) * (across - block[1] + 1)
     norm = _BLOCK_NORMS.index(block_norm)
     kernels.launch(
@@ -271,6 +271,15 @@ def _precision(images, orientations, block_norm, transform_sqrt):
     """Return float64 where rounding may decide a bin; hog.cpp says when that is."""
     careful = images.dtype == np.float64 or images.shape[3] > 1 or transform_sqrt
     return np.float64 if careful or orientations % 4 == 0 or block_norm == "L1-sqrt" else np.float32
+
+
+def _of_levels(images):
+    """Tell of which images all pixels are float32 that stand for some k / 255, (n,) uint8."""
+    xp = namespace(images)
+    if images.dtype != np.float32:
+        return xp.zeros(len(images), np.uint8)
+    levels = images.astype(np.float64) * 255
+    return (xp.abs(levels - xp.rint(levels)) < 3e-5).all(axis=(1, 2, 3)).astype(np.uint8)
 
 
 def _check_orientations(orientations, threads, histogram):
