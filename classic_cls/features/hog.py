@@ -252,6 +252,7 @@ def _launch_kernels(images, orientations, cell, block, block_norm, transform_sqr
     white = 255 if images.dtype == np.uint8 and number == np.float32 else 1
     scale = np.float64(1 / (cell[0] * cell[1] * white))
     tables = [xp.asarray(table.astype(number)) for table in (_levels(transform_sqrt), _thresholds(orientations))]
+    tables.append(_of_levels(images))
     cells = xp.empty((n, down, across, orientations), np.float32)
     kernels = load_kernels("features/hog.cu", Pixel=images.dtype, Number=number)
     histogram = orientations * np.dtype(number).itemsize  # one per thread, and room for one more
@@ -259,7 +260,7 @@ def _launch_kernels(images, orientations, cell, block, block_norm, transform_sqr
     _check_orientations(orientations, threads, histogram)
     shared = (threads + 1) * histogram
     shape = height, width, channels, orientations, *cell, transform_sqrt
-    kernels.launch("hog_cells", n * down, images, *shape, scale, *tables, _of_levels(images), cells, threads=threads, shared=shared)
+    kernels.launch("hog_cells", n * down, images, *shape, scale, *tables, cells, threads=threads, shared=shared)
     n_blocks = (down - block[0] + 1) * (across - block[1] + 1)
     norm = _BLOCK_NORMS.index(block_norm)
     kernels.launch(
