@@ -115,7 +115,7 @@ def _unwrapped(value):
 
 def _wrapped(value):
     if isinstance(value, (tuple, list)) and any(isinstance(v, np.ndarray) for v in value):
-        return type(value)(_wrapped(v) for v in value)
+        return getattr(value, "_make", type(value))(_wrapped(v) for v in value)
     return ndarray(np.asarray(value)) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
@@ -148,7 +148,8 @@ class Event:
     def __init__(self):
         self.stream = None
 
-    def record(self, stream):
+    def record(self, stream=None):
+        stream = stream or Stream()
         self.stream, self.n_before, self.time = stream, len(stream.work), next(_clock)
 
     def synchronize(self):
@@ -223,9 +224,11 @@ class FakeCuPy(ModuleType):
             getDeviceCount=lambda: self.n_devices,
             driverGetVersion=lambda: self.driver,
             runtimeGetVersion=lambda: self.toolkit,
+            getDeviceProperties=lambda number: {"name": b"No GPU at all"},
         )
         memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
         self.cuda = SimpleNamespace(runtime=runtime, Device=Device, memory=memory, Stream=Stream, Event=Event)
+        self.cuda.get_elapsed_time = lambda start, stop: stop.time - start.time
         self.cuda.get_current_stream, self.cuda.alloc_pinned_memory = Stream, PageLocked
         self.pool = SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
 

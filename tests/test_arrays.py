@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import fake_cupy
 import numpy as np
@@ -15,8 +16,11 @@ from classic_cls import (
     HOG,
     ColorHistogram,
     DenseSIFT,
+    LinearSVC,
     PatchKMeans,
+    RBFNystroem,
     Resize,
+    RidgeLOOClassifier,
     _arrays,
     color_histogram,
     compute_features,
@@ -254,6 +258,24 @@ def test_steps_of_the_cpu_say_so(cupy, images, name):
             transformer.fit(X)
     with pytest.raises(TypeError, match=r"This function runs on the CPU"):
         classic_cls.keypoint_sift(cupy.asarray(images))
+
+
+@pytest.mark.parametrize("model", [RBFNystroem(), RidgeLOOClassifier()], ids=lambda m: type(m).__name__)
+def test_steps_on_rows_of_the_cpu_say_so(cupy, model):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    answer = clone(model).fit(X, y).transform if hasattr(model, "transform") else clone(model).fit(X, y).predict
+    for use in (partial(clone(model).fit, y=y), answer):
+        with pytest.raises(TypeError, match=rf"{type(model).__name__} runs on the CPU, and X .* Put ToHost\(\)"):
+            use(cupy.asarray(X))
+
+
+def test_svm_fitted_on_a_gpu_predicts_on_the_host(cupy):
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.array(["a", "b", "c"])[np.arange(60) % 3]
+    X[:, 0] += 3 * (y == "a")
+    there, here = LinearSVC().fit(cupy.asarray(X), y), LinearSVC().fit(X, y)
+    for model in (there, here, pickle.loads(pickle.dumps(there))):
+        np.testing.assert_array_equal(model.predict(cupy.asarray(X)), here.predict(X))
+        np.testing.assert_array_equal(model.predict(X), here.predict(X))
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cpu", 0, None])
