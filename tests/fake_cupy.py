@@ -35,6 +35,8 @@ class ndarray:
         return _on_hidden(function, args, kwargs)
 
     def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)  # such as __array_interface__, by which NumPy would read what is hidden
         attribute = getattr(self._hidden, name)
         if callable(attribute):
             return lambda *args, **kwargs: _on_hidden(attribute, args, kwargs)

@@ -43,6 +43,13 @@ def images():
     return crops(6, 25, 33)
 
 
+def test_the_fake_is_as_strict_as_cupy(cupy):
+    there = cupy.asarray(np.arange(3))
+    for convert in (np.asarray, np.array, np.arange(9).__getitem__, np.from_dlpack):
+        with pytest.raises((TypeError, AttributeError)):
+            convert(there)
+
+
 # --- Array type in, array type out ------------------------------------------------------------------------------------
 
 
