@@ -39,7 +39,6 @@ from classic_cls import (
     DenseSIFT,
     LinearSVC,
     ToDevice,
-    ToHost,
     _arrays,
     color_histogram,
     dense_sift,
@@ -210,13 +209,13 @@ def clock(call, n_times=3):
 # --- Models -----------------------------------------------------------------------------------------------------------
 
 
-def hog_svm(there, back):
+def hog_svm(there):
     return make_pipeline(*there, HOG(pixels_per_cell=4, cells_per_block=2, n_jobs=-1), LinearSVC(0.1))
 
 
-def bag_of_words(there, back):
+def bag_of_words(there):
     words = BagOfVisualWords(DenseSIFT(step=4, bin_size=4, root=True), 1000, random_state=0, n_jobs=-1)
-    return make_pipeline(*there, *back, words, LinearSVC(1))
+    return make_pipeline(*there, words, LinearSVC(1))
 
 
 MODELS = {"HOG, linear SVM": hog_svm, "1,000 visual words, linear SVM": bag_of_words}
@@ -235,7 +234,7 @@ def load_images(data_dir, quick):
 
 def measure_model(name, make, X_train, y_train, X_test):
     """Fit and predict on the GPU and on the CPU, and return the row."""
-    gpu, cpu = make([ToDevice()], [ToHost()]), make([], [])
+    gpu, cpu = make([ToDevice()]), make([])
     gpu_fit, cpu_fit = (clock(partial(model.fit, X_train, y_train), 1) for model in (gpu, cpu))
     gpu_predict, cpu_predict = (clock(partial(model.predict, X_test)) for model in (gpu, cpu))
     return {

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["benchmark", "datasets", "pipelines"],
     submod_attrs={
         "_arrays": ["ToDevice", "ToHost"],
+        "cluster": ["KMeans"],
         "datasets": ["load_dataset", "load_digits", "load_faces", "load_image_folder", "load_npz", "load_textures"],
         "deep": ["NetClassifier", "make_small_cnn", "make_small_resnet"],
         "feature_store": ["FeatureStore", "compute_features"],
@@ -27,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.vlad": ["VLAD", "vlad"],
         "kernel_map": ["RBFNystroem"],
         "onnx": ["OnnxClassifier"],
+        "out_of_core": ["fit_out_of_core"],
         "persistence": ["inspect_model", "load", "save"],
         "pipelines": [
             "PIPELINES",

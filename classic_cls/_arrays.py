@@ -7,6 +7,7 @@ the Python file that uses it, is compiled when it is first needed, and never mor
 import math
 import re
 import sys
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def empty_beside(images, shape, dtype=np.float32):
     if not on_device(images):
         return np.empty(shape, dtype)
     cupy = namespace(*images[:1])
-    with images[0].device:
+    with device_of(images):
         try:
             return cupy.empty(shape, dtype)
         except cupy.cuda.memory.OutOfMemoryError as error:
@@ -68,6 +69,11 @@ def empty_beside(images, shape, dtype=np.float32):
                 f"The result takes {needed:.3g} MiB, and the GPU has {free:.3g} MiB free. Give fewer images at a "
                 "time, or put ToHost() before this step."
             ) from error
+
+
+def device_of(images):
+    """Return a context in which new arrays lie on the device of `images`."""
+    return images[0].device if on_device(images) else nullcontext()
 
 
 def refuse_device(X, who):

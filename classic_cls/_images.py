@@ -7,10 +7,11 @@ Images come as ``(n, height, width)`` gray or ``(n, height, width, 3)`` RGB, as 
 
 import numbers
 import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -34,6 +35,7 @@ def read_images(X, image_shape=None, *, ragged=False, device=False, who="This fu
         if len({image.shape for image in images}) == 1:
             return xp.stack(images)
         return _checked_sizes(images, ragged)
+    X = _in_native_order(X)
     if is_table(X):
         return _unflatten(_rows(X, image_shape), image_shape)
     if image_shape is not None and X.shape[1:] not in (tuple(image_shape), (*image_shape, 1)):
@@ -71,8 +73,14 @@ def is_ragged(X):
     return isinstance(X, (list, tuple, np.ndarray)) and len(X) > 0 and all(np.ndim(image) >= 2 for image in X)
 
 
+def _in_native_order(X):
+    """Return numbers in the byte order of this machine, which those of a file (16-bit TIFF, FITS) need not have."""
+    foreign = isinstance(X, np.ndarray) and not X.dtype.isnative
+    return X.astype(X.dtype.newbyteorder("=")) if foreign else X
+
+
 def _one_image(image, i, xp):
-    image = xp.asarray(image)
+    image = _in_native_order(xp.asarray(image))
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
@@ -154,6 +162,13 @@ def _batch(X):
         alpha = " Drop the alpha channel: X[..., :3]." if images.shape[3] == 4 else ""
         raise ValueError(f"The images have {images.shape[3]} channels (shape={X.shape}); expected 1 or 3.{hint}{alpha}")
     return images
+
+
+def take(images, indices):
+    """Return some of the images: of an array an array, of a list a list."""
+    if isinstance(images, list):
+        return [images[i] for i in indices]
+    return images[namespace(images).asarray(indices)]
 
 
 def fit_images(estimator, X, *, ragged=False, device=False):
@@ -256,12 +271,22 @@ def for_batches(function, images, out, *, n_jobs=None, batch_size=256, workspace
     batch_size = max(1, min(batch_size, -(-len(images) // workers)))
     edges = [*range(0, len(images), batch_size), len(images)]
     parts = [(images[start:stop], out[start:stop]) for start, stop in pairwise(edges)]
-    if workers == 1:  # joblib would take longer than a few small images
+    if workers == 1:
         for part in parts:
             function(*part)
     else:
-        Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(function)(*part) for part in parts)
+        _on_threads(function, parts, workers)
     return out
+
+
+def _on_threads(function, parts, workers):
+    """Call ``function(*part)`` for all parts; joblib.Parallel would take 2 ms more, as much as a few small images."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for _ in pool.map(function, *zip(*parts, strict=True)):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, no more parts are begun
 
 
 def pair(value, name):

@@ -1,10 +1,14 @@
-"""K-means with the kernel that assigns words: several times as fast as scikit-learn's, the same whatever `n_jobs`."""
+"""K-means with the kernel that assigns words: several times as fast as scikit-learn's, the same whatever `n_jobs`.
+
+Points on a GPU are assigned and summed by array code.
+"""
 
 import numpy as np
 from scipy.sparse import csc_array
 from sklearn.preprocessing import normalize
 
-from . import _native
+from . import _array_kmeans, _native
+from ._arrays import namespace, on_device, to_host
 from ._images import for_batches
 
 _ITERATIONS = 10  # of Lloyd's algorithm; classifiers gain nothing from the last per cent of inertia
@@ -12,7 +16,9 @@ _SPHERICAL_ITERATIONS = 10  # as in the paper
 
 
 def nearest(points, centers, n_jobs=None):
-    """Return the index of the nearest center of each point, int32; of centers equally near, the first."""
+    """Return the index of the nearest center of each point; of centers equally near, the first."""
+    if on_device(points):
+        return _array_kmeans.nearest(points, centers)
     labels = np.empty(len(points), np.int32)
 
     def assign(part, out):
@@ -27,15 +33,15 @@ def kmeans(points, n_clusters, rng, n_jobs=None):
     Lloyd's algorithm from random points: k-means++ would take longer than the rest and lower the inertia by less than
     1 %. A center without points stays where it is.
     """
-    centers = _random_points(points, n_clusters, rng)
-    labels = None
+    xp, labels = namespace(points), None
+    centers = xp.asarray(_random_points(to_host(points), n_clusters, rng))
     for _ in range(_ITERATIONS):
         before, labels = labels, nearest(points, centers, n_jobs)
-        if before is not None and np.array_equal(labels, before):
+        if before is not None and bool(xp.array_equal(labels, before)):
             break
-        counts = np.bincount(labels, minlength=n_clusters)[:, None]
+        counts = xp.bincount(labels, minlength=n_clusters)[:, None]
         sums = _sums(points, labels, n_clusters)
-        centers = np.where(counts > 0, sums / np.maximum(counts, 1), centers).astype(np.float32)
+        centers = xp.where(counts > 0, sums / xp.maximum(counts, 1), centers).astype(np.float32)
     return centers
 
 
@@ -67,7 +73,9 @@ def _random_points(points, n, rng):
 
 
 def _sums(points, labels, n_clusters, weights=None):
-    """Return the (weighted) sum of the points of each cluster."""
+    """Return the (weighted) sum of the points of each cluster; weighted on the host alone."""
+    if on_device(points):
+        return _array_kmeans.sums_by_cluster(points, labels, n_clusters)[0]
     values = np.ones(len(labels), np.float32) if weights is None else weights
     owners = csc_array((values, labels, np.arange(len(labels) + 1)), (n_clusters, len(labels)))
     return owners @ points

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import sklearn
 import classic_cls
 
 _FORMAT = 1
-_OURS = re.compile(r"(manifest\.json|inputs\.npy|y\.npy|chunk-\d{6,}\.npy)(\.\d+\.part)?")
+_OURS = re.compile(r"(manifest\.json|inputs\.npy|y\.npy|chunk-\d{6,}\.npy)(\.\d+\.part)?|rows\.\d+\.part")
 
 
 def begin(folder, manifest, inputs, overwrite):
@@ -162,6 +163,19 @@ def write(path, content):
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def joined(folder, chunks, dtype, shape):
+    """Give the rows of all chunks as one memory-mapped array, in a file that is removed in the end."""
+    path = folder / f"rows.{os.getpid()}.part"
+    try:
+        with open(path, "wb") as file:
+            for rows in chunks:
+                file.write(np.ascontiguousarray(rows).data)
+        yield np.memmap(path, dtype, "r", shape=shape)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def is_whole(path, entry):

@@ -24,7 +24,7 @@ import classic_cls
 from ._arrays import to_host
 from ._fingerprint import fingerprint, input_digests
 from ._images import one_of, positive_int
-from ._store_files import begin, has_its_length, is_whole, new_manifest, npy, read_manifest, write, write_chunk
+from ._store_files import begin, has_its_length, is_whole, joined, new_manifest, npy, read_manifest, write, write_chunk
 from .features.read_images import ReadImages, Skipped, _checked_options, read_pictures
 
 _CHUNK = "chunk-{:06d}.npy"  # a million at most, for the names to be in order
@@ -339,6 +339,22 @@ class FeatureStore:
         for (start, stop), rows in zip(pairwise(self._edges), self.chunks(), strict=True):
             features[start:stop] = rows
         return features
+
+    def memmap(self):
+        """Give all features as one memory-mapped array, for estimators that read it where it is.
+
+        Returns
+        -------
+        context : context manager
+            Of a memmap of shape (n_rows, n_features), in a file beside the chunks that takes as much of the disk as
+            they do, and is removed in the end.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        return joined(self.folder, self.chunks(), self.dtype, self.shape)
 
     def verify(self):
         """Read every chunk and compare it with its SHA-256.

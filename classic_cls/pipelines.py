@@ -1,7 +1,6 @@
 """Ready pipelines: plain scikit-learn Pipelines from images to classes, with defaults for images of any size."""
 
 import numpy as np
-from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -11,6 +10,7 @@ from sklearn.svm import LinearSVC
 from . import svm
 from ._arrays import ToDevice, ToHost, check_device_name
 from ._images import one_of
+from .cluster import KMeans
 from .features.bag_of_words import BagOfVisualWords
 from .features.color_histogram import ColorHistogram
 from .features.dense_sift import DenseSIFT
@@ -167,8 +167,7 @@ def make_bovw_svm(*, image_shape=None, n_jobs=None, random_state=None, device=No
     )
     resize = Resize((96, 96), image_shape=image_shape, n_jobs=n_jobs)
     classifier = _linear_svm(random_state, device, C=10)
-    described = [*_to_device(device), ("resize", resize), *_to_host(device), ("words", words)]
-    return Pipeline([*described, ("svm", classifier)])
+    return Pipeline([*_to_device(device), ("resize", resize), ("words", words), ("svm", classifier)])
 
 
 def make_hog_color_svm(*, image_shape=None, n_jobs=None, random_state=None, device=None):

@@ -4,27 +4,16 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
-import scipy.sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.externals.array_api_compat import (
-    array_namespace,
-    device,
-    is_array_api_obj,
-    is_cupy_array,
-    is_numpy_array,
-    is_torch_array,
-    to_device,
-)
+from sklearn.externals.array_api_compat import array_namespace, device
 from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    assert_all_finite,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
 
+from ._array_api import beside, elsewhere, read_rows, refuse_sparse, to_numpy
+
+_TAKES_SPARSE = "sklearn.svm.LinearSVC"
 _LARGEST_MATRIX = 8192  # rows of the largest preconditioner: 256 MiB in float32, and seconds to invert
 _LARGEST_STACK = 2**27  # numbers in the preconditioners of all classes together: 1 GiB in float64
 _CHUNK = 2048  # rows or columns of X that are copied at a time
@@ -147,14 +136,14 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"y holds one class only, {self.classes_.tolist()}; a classifier needs at least 2 classes."
             )
-        weight = _check_sample_weight(_to_host(sample_weight), labels, dtype=np.float64, ensure_non_negative=True)
+        weight = _check_sample_weight(to_numpy(sample_weight), labels, dtype=np.float64, ensure_non_negative=True)
         factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)
         space = _space(X)
         signs, costs = (space.doubles(a) for a in _one_vs_rest(labels, self.C * weight, factors))
         solution, self.n_iter_, converged = _minimise(space, signs, costs, self.tol, self.max_iter)
         if not converged:
             warnings.warn(f"max_iter={self.max_iter} steps were not enough.", ConvergenceWarning, stacklevel=2)
-        solution = _to_host(space.hyperplanes(solution))
+        solution = to_numpy(space.hyperplanes(solution))
         self.coef_, self.intercept_ = solution[:-1].T.copy(), solution[-1].copy()
         return self
 
@@ -172,8 +161,8 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
             In the array type and precision of X. Of two classes, a positive score means ``classes_[1]``.
         """
         check_is_fitted(self)
-        X = _test_data(self, X)
-        coef, intercept = (_beside(X, a, X.dtype) for a in (self.coef_.T, self.intercept_))
+        X = read_rows(self, X, reset=False, takes_sparse=_TAKES_SPARSE)
+        coef, intercept = (beside(X, a, X.dtype) for a in (self.coef_.T, self.intercept_))
         scores = X @ coef + intercept
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
@@ -190,7 +179,7 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
         labels : ndarray of shape (n,)
             Out of ``classes_``, on the host whatever X is.
         """
-        scores = _to_host(self.decision_function(X))
+        scores = to_numpy(self.decision_function(X))
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
 
     def _check_parameters(self):
@@ -205,56 +194,17 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
 # --- Arrays -----------------------------------------------------------------------------------------------------------
 
 
-def _elsewhere(X):
-    """Whether X is an array that is not NumPy's, which scikit-learn's checks would refuse or move."""
-    return is_array_api_obj(X) and not is_numpy_array(X)
-
-
-def _to_host(a):
-    return a if not _elsewhere(a) else np.asarray(to_device(a, "cpu") if is_cupy_array(a) or is_torch_array(a) else a)
-
-
-def _beside(X, a, dtype):
-    """Return `a` as an array of X's kind, on X's device."""
-    return array_namespace(X).asarray(np.ascontiguousarray(a), dtype=dtype, device=device(X))
-
-
 def _training_data(estimator, X, y):
-    _refuse_sparse(X)
-    if not _elsewhere(X):
-        X, y = validate_data(estimator, X, _to_host(y), dtype=[np.float64, np.float32])
-    else:
-        X, y = _checked(estimator, X, reset=True), column_or_1d(_to_host(y), warn=True)
+    if elsewhere(X):
+        X, y = read_rows(estimator, X, reset=True, takes_sparse=_TAKES_SPARSE), column_or_1d(to_numpy(y), warn=True)
         assert_all_finite(y, input_name="y")
         if len(y) != X.shape[0]:
             raise ValueError(f"X has {X.shape[0]} samples and y has {len(y)} labels; expected as many.")
+    else:
+        refuse_sparse(X, _TAKES_SPARSE)
+        X, y = validate_data(estimator, X, to_numpy(y), dtype=[np.float64, np.float32])
     check_classification_targets(y)
     return X, y
-
-
-def _test_data(estimator, X):
-    _refuse_sparse(X)
-    if _elsewhere(X):
-        return _checked(estimator, X, reset=False)
-    return validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32])
-
-
-def _refuse_sparse(X):
-    if scipy.sparse.issparse(X):
-        raise TypeError("X is sparse; expected a dense array. sklearn.svm.LinearSVC takes sparse X.")
-
-
-def _checked(estimator, X, reset):
-    """Check an array that is not NumPy's: two dimensions, floating, finite, and as wide as in ``fit``."""
-    xp = array_namespace(X)
-    if X.ndim != 2 or 0 in X.shape:
-        raise ValueError(f"X has shape {tuple(X.shape)}; expected (n, n_features), and neither of them 0.")
-    if X.dtype not in (xp.float32, xp.float64):
-        X = xp.astype(X, xp.float64)
-    if not bool(xp.all(xp.isfinite(X))):
-        raise ValueError("X contains NaN or infinity.")
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
-    return X
 
 
 # --- The problem ------------------------------------------------------------------------------------------------------
@@ -295,7 +245,7 @@ class _FeatureSpace:
         self.rounding = (4 * float(self.xp.finfo(dtype).eps)) ** 2 * self.square_sum
 
     def doubles(self, a):
-        return _beside(self.X, a, self.xp.float64)
+        return beside(self.X, a, self.xp.float64)
 
     def scores(self, weights):
         """Return the hyperplanes' values at all samples, (n, n_problems) float64."""
@@ -367,7 +317,7 @@ class _SampleSpace:
         """Nothing to do: all products are float64."""
 
     def doubles(self, a):
-        return _beside(self.X, a, self.xp.float64)
+        return beside(self.X, a, self.xp.float64)
 
     def scores(self, combination):
         return self.kernel @ combination
@@ -483,7 +433,7 @@ class _Descent:
 
     def release(self, done):
         """Set aside the problems that are done."""
-        done = _to_host(done)
+        done = to_numpy(done)
         if not done.any():
             return
         self.closed |= {self.open[k]: self.point[:, int(k)] for k in np.flatnonzero(done)}

@@ -3,9 +3,16 @@
 import fake_cupy
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from skimage import data
 
 from classic_cls import _arrays, _native
+
+# Milliseconds for one input, however slow the machine: a hang, not a speed, is what fails.
+_FUZZ = {"deadline": 10_000, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("quick", max_examples=40, derandomize=True, **_FUZZ)
+settings.register_profile("thorough", max_examples=10_000, **_FUZZ)
+settings.load_profile("quick")
 
 
 @pytest.fixture(params=list(_native.bodies()))

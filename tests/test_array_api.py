@@ -24,7 +24,7 @@ from classic_cls import HOG, LinearSVC, ToDevice, ToHost, load_digits
 if os.environ.get("SCIPY_ARRAY_API") != "1":
 
     def test_with_scipys_support():
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
+        command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", __file__]
         done = subprocess.run(command, env=os.environ | {"SCIPY_ARRAY_API": "1"}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
         assert " passed" in done.stdout

@@ -1,10 +1,28 @@
+import pickle
+import tracemalloc
+
+import fake_cupy
 import numpy as np
 import pytest
 import reference
 from conftest import crops
 from sklearn.cluster import KMeans
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
 
-from classic_cls import BagOfVisualWords, DenseSIFT, KeypointSIFT, _native, assign_words, llc, soft_assign_words
+from classic_cls import (
+    BagOfVisualWords,
+    DenseSIFT,
+    KeypointSIFT,
+    ToDevice,
+    ToHost,
+    _array_kmeans,
+    _native,
+    assign_words,
+    llc,
+    soft_assign_words,
+)
+from classic_cls._kmeans import kmeans
 from classic_cls.features.bag_of_words import learn_vocabulary
 
 
@@ -276,3 +294,102 @@ def test_names_say_word_level_and_cell():
         "word_0_level1_cell0",
         "word_3_level1_cell3",
     ]
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def sift_words(n_words=10, levels=1, norm="hellinger", **parameters):
+    descriptor = DenseSIFT(step=5, bin_size=(3, 4))
+    return BagOfVisualWords(descriptor, n_words, levels, norm, random_state=0, **parameters)
+
+
+@pytest.mark.parametrize("pooling", ["sum", "max"])
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("norm", [None, "l1", "l2", "hellinger"])
+def test_counts_on_a_gpu_are_those_of_the_cpu(cupy, norm, levels, pooling):
+    images = crops(5, 33, 40)
+    bag = sift_words(10, levels, norm, pooling=pooling).fit(images)
+    features = bag.transform(cupy.asarray(images))
+    assert type(features) is cupy.ndarray
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features.get(), bag.transform(images), atol=1e-5)
+
+
+def test_gray_floats_and_images_of_different_sizes_on_a_gpu(cupy):
+    images = crops(4, 33, 40)[..., 1]
+    bag = sift_words(10, 2).fit(images)
+    for X in (images, images / 255, [image[: 30 - i, i:] for i, image in enumerate(images)]):
+        there = [cupy.asarray(image) for image in X] if isinstance(X, list) else cupy.asarray(X)
+        np.testing.assert_allclose(bag.transform(there).get(), bag.transform(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_words_learned_on_a_gpu_are_those_of_the_cpu(cupy, ragged):
+    images = crops(6, 33, 40)
+    images = [image[: 30 - i] for i, image in enumerate(images)] if ragged else images
+    there = [cupy.asarray(image) for image in images] if ragged else cupy.asarray(images)
+    ours, cpus = sift_words(8, samples_per_word=20).fit(there), sift_words(8, samples_per_word=20).fit(images)
+    assert type(ours.vocabulary_) is np.ndarray
+    np.testing.assert_allclose(ours.vocabulary_, cpus.vocabulary_, atol=1e-6)
+    ours = pickle.loads(pickle.dumps(ours))
+    np.testing.assert_array_equal(ours.transform(images), cpus.transform(images))
+    np.testing.assert_allclose(ours.transform(there).get(), cpus.transform(images), atol=1e-5)
+
+
+def test_k_means_on_a_gpu_is_that_of_the_cpu(cupy):
+    points = np.random.default_rng(0).random((500, 12), dtype=np.float32)
+    points[:30] = points[0]  # some words get no point
+    ours = kmeans(cupy.asarray(points), 40, np.random.RandomState(0))
+    np.testing.assert_allclose(ours.get(), kmeans(points, 40, np.random.RandomState(0)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_words", "levels"), [(10, 1), (400, 4)])
+def test_counting_fits_into_the_memory_of_a_gpu(monkeypatch, n_words, levels):
+    cupy, sizes, counts = fake_cupy.install(monkeypatch), [], BagOfVisualWords._counts
+    images = crops(6, 48, 64)
+    bag = BagOfVisualWords(None, n_words, levels, samples_per_word=1, random_state=0).fit(images)
+    there, expected = cupy.asarray(images), bag.transform(images)
+    room = 2 * 4 * bag._workspace(there)  # for four images; half of the memory is left to others
+    monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (room, 1 << 40))
+    monkeypatch.setattr(_array_kmeans, "_CHUNK", 1 << 12)
+    monkeypatch.setattr(BagOfVisualWords, "_counts", lambda self, part: sizes.append(len(part)) or counts(self, part))
+    tracemalloc.start()
+    features = bag.transform(there)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(features.get(), expected, atol=1e-5)
+    assert sizes == [4, 2]
+    assert 0.2 * room < peak < room
+
+
+@pytest.mark.parametrize("assignment", ["soft", "llc"])
+def test_weights_are_for_the_cpu(cupy, assignment):
+    images = crops(3, 33, 40)
+    bag = sift_words(8, assignment=assignment)
+    message = rf"assignment='{assignment}'\) runs on the CPU, and X lies on a GPU .* Put ToHost\(\) before it"
+    for step in (bag.fit, bag.fit(images).transform):
+        with pytest.raises(TypeError, match=message):
+            step(cupy.asarray(images))
+
+
+def test_descriptors_of_the_cpu_say_so(cupy):
+    images = crops(3, 64, 64)
+    bag = BagOfVisualWords(KeypointSIFT(), 4)
+    for step in (bag.fit, bag.fit(images).transform):
+        with pytest.raises(TypeError, match=r"KeypointSIFT runs on the CPU, .* Put ToHost\(\) before it"):
+            step(cupy.asarray(images))
+
+
+def test_images_here_and_there_do_not_mix(cupy):
+    images = crops(3, 33, 40)
+    with pytest.raises(TypeError, match="Some of the arrays lie in the host's memory"):
+        sift_words().fit([images[0], cupy.asarray(images[1])])
+
+
+def test_in_a_pipeline_over_a_gpu(cupy):
+    images, labels = crops(8, 33, 40), np.arange(8) % 2
+    there = make_pipeline(ToDevice(), sift_words(), ToHost(), LinearSVC()).fit(images, labels)
+    here = make_pipeline(sift_words(), LinearSVC()).fit(images, labels)
+    np.testing.assert_array_equal(there.predict(images), here.predict(images))
+    assert there[1].get_feature_names_out()[3] == "word_3_level0_cell0"

@@ -13,6 +13,7 @@ import pytest
 
 import classic_cls
 from classic_cls import cli
+from classic_cls.commands import info
 from classic_cls.pipelines import PIPELINES
 
 RUN = [sys.executable, "-c", "import sys; from classic_cls.cli import main; sys.exit(main())"]
@@ -188,13 +189,13 @@ def test_info_names_versions_kernels_and_gpu(capsys):
 
 def test_gpu_is_found_missing_or_broken(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert cli._gpu() == "none: CuPy is not installed"
+    assert info._gpu() == "none: CuPy is not installed"
     cupy = types.SimpleNamespace(__version__="14.0", is_available=lambda: False)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert cli._gpu() == "none: CuPy 14.0 finds no CUDA device"
+    assert info._gpu() == "none: CuPy 14.0 finds no CUDA device"
     properties = types.SimpleNamespace(getDeviceProperties=lambda device: {"name": b"H200"})
     cupy.is_available, cupy.cuda = lambda: True, types.SimpleNamespace(runtime=properties)
-    assert cli._gpu() == "H200 (CuPy 14.0)"
+    assert info._gpu() == "H200 (CuPy 14.0)"
 
 
 def test_version_and_help(capsys):

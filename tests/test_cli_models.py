@@ -5,8 +5,10 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from classic_cls import (
 )
 from classic_cls.benchmark import forecast
 from classic_cls.cli import main
-from classic_cls.commands import predict, saved_model, training_data
+from classic_cls.commands import fit_files, predict, saved_model, training_data
 from classic_cls.commands.common import new_text
 
 TEXTURES = Path(__file__).parents[1] / "data" / "textures"
@@ -266,6 +268,103 @@ def test_a_forest_says_what_using_it_takes(tmp_path, capsys, monkeypatch):
     assert [line.split("\t")[1] for line in lines] == load(path, trusted=[TREE]).predict(TEST_FILES).tolist()
 
 
+# --- fit --store ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hog-svm", "hog-color-svm"])
+def test_a_model_fitted_through_a_store_answers_the_same(name, tmp_path, capsys):
+    options = ["--pipeline", name, "--size", "32"]
+    assert main(["fit", str(TEXTURES), "-o", str(tmp_path / "a.skops"), *options]) == 0
+    out = capsys.readouterr().out
+    assert main(["fit", str(TEXTURES), "-o", str(tmp_path / "b.skops"), *options, "--store", str(tmp_path / "s")]) == 0
+    through, err = capsys.readouterr()
+    assert err == ""
+    assert f"{TEXTURES}: 36 pictures of 3 classes to train, 18 to test\n" in through
+    (accuracy,) = (line for line in out.splitlines() if line.startswith("accuracy"))
+    assert accuracy in through
+    first, second = load(tmp_path / "a.skops"), load(tmp_path / "b.skops")
+    assert list(first.named_steps) == list(second.named_steps)
+    train = training_files()[0]
+    scores = first.decision_function(train)
+    np.testing.assert_allclose(second.decision_function(train), scores, atol=0.06 * abs(scores).max())
+    assert first.predict(TEST_FILES).tolist() == second.predict(TEST_FILES).tolist()
+    about = [inspect_model(tmp_path / name).metadata["user"] for name in ("a.skops", "b.skops")]
+    assert about[1].pop("features") == json.loads((tmp_path / "s" / "manifest.json").read_text())["key"]
+    del about[0]["fingerprint"]
+    assert about[0] == about[1]
+
+
+def test_a_store_skips_and_lists_what_cannot_be_read(mixed, tmp_path, capsys):
+    folder, path = tmp_path / "parts", tmp_path / "m.skops"
+    shutil.copytree(mixed, folder / "train")
+    shutil.copytree(mixed, folder / "test")
+    (folder / "test" / "brick" / "zz.jpg").unlink()
+    (folder / "train" / "grass" / "folder.jpg").mkdir()
+    arguments = ["fit", str(folder), "-o", str(path), "--pipeline", "hog-svm", "--store", str(tmp_path / "s")]
+    assert str(folder / "train" / "brick" / "03.png") in one_error(capsys, arguments)
+    assert main([*arguments, "--errors", "skip"]) == 3
+    assert f"3 of 25 pictures are left out, see {tmp_path / 'm.skipped.csv'}" in capsys.readouterr().err
+    rows = list(csv.DictReader((tmp_path / "m.skipped.csv").open()))
+    bad = ["train/brick/03.png", "train/brick/zz.jpg", "test/brick/03.png"]
+    assert [row["path"] for row in rows] == [str(folder / name) for name in bad]
+    about = inspect_model(path).metadata["user"]
+    assert (about["n_train"], about["n_test"], about["n_skipped"]) == (11, 11, 3)
+
+
+def test_an_interrupted_store_goes_on(tmp_path, capsys, monkeypatch):
+    arguments = ["fit", str(TEXTURES / "train"), "-o", str(tmp_path / "m.skops"), "--pipeline", "hog-svm"]
+    arguments += ["--size", "32", "--store", str(tmp_path / "s")]
+    monkeypatch.setattr(fit_files, "_CHUNK", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_files.LinearSVC, "fit", lambda self, X, y: os.kill(os.getpid(), signal.SIGINT))
+        assert main(arguments) == 130
+    chunks = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").glob("chunk-*.npy")}
+    assert len(chunks) == 8
+    assert main(arguments) == 0
+    assert chunks == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").glob("chunk-*.npy")}
+    capsys.readouterr()
+    arguments[arguments.index("32")] = "31"
+    assert "overwrite=True to delete them" in one_error(capsys, arguments)
+    assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_stages_are_shown_on_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    arguments = ["fit", str(TEXTURES), "-o", str(tmp_path / "m.skops"), "--pipeline", "hog-svm"]
+    assert main([*arguments, "--store", str(tmp_path / "s")]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{TEXTURES}: 36 pictures")
+    for shown in ("learning features from 36 images", "computing features", "36/36", "fitting LinearSVC", "testing"):
+        assert shown in err
+
+
+def test_a_sample_that_does_not_fit_into_memory(tmp_path, capsys, monkeypatch):
+    arguments = ["fit", TEXTURES, "-o", tmp_path / "m.skops", "--store", tmp_path / "s", "--size", "32"]
+    monkeypatch.setattr(fit_files, "available_bytes", lambda: 3 * 32**2 * 20)
+    assert "The 36 pictures that features are learned from take" in one_error(capsys, arguments)
+    assert not (tmp_path / "s").exists()
+    arguments += ["--max-images", 20, "--pipeline", "hog-svm"]
+    assert main(list(map(str, arguments))) == 0
+
+
+def test_a_class_of_which_a_store_can_read_nothing(mixed, tmp_path, capsys):
+    shutil.copytree(mixed / "grass", mixed / "lawn")
+    for file in (mixed / "brick").iterdir():
+        file.write_bytes(b"")
+    arguments = ["fit", mixed, "-o", tmp_path / "m.skops", "--pipeline", "hog-svm", "--errors", "skip"]
+    assert "No picture of the class 'brick' can be" in one_error(capsys, [*arguments, "--store", tmp_path / "s"])
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "s"]])
+def test_a_draft_is_read_as_it_was_learned(tmp_path, capsys, monkeypatch, store):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["fit", TEXTURES, "-o", "m.skops", "--pipeline", "hog-svm", *store, "--draft"]
+    assert "--draft shrinks pictures to no less than --size N" in one_error(capsys, arguments)
+    assert main([*map(str, arguments), "--size", "16"]) == 0
+    assert load("m.skops")[0].draft is True
+    assert saved_model.load_saved_model(Path("m.skops"), []).options["draft"] is True
+
+
 # --- predict ----------------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +431,39 @@ def test_a_batch_is_in_memory_at_a_time(probable, mixed, capsys, monkeypatch, ar
     monkeypatch.setattr(saved_model, "_PICTURES", 1)  # a batch with nothing in it that can be read, too
     assert predicted(capsys, *arguments)[:2] == whole
     assert sizes == [1] * 13
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_pictures_of_any_size_are_read_a_few_at_a_time(model, mixed, monkeypatch, n_jobs):
+    reader = saved_model.SavedModel("m.skops", load(model)[1:], {"size": None, "color": "rgb", "n_jobs": n_jobs})
+    paths = [path for path in sorted(mixed.glob("*/*")) for _ in range(3)]
+    kept, images, skipped = read_pictures(paths, errors="skip")
+    monkeypatch.setattr(saved_model, "_ANY_SIZE", 4)
+    for most, pixels, n_batches in ((4, 1 << 24, 10), (16, 1 << 24, 3), (16, 1, 10)):
+        monkeypatch.setattr(saved_model, "_PICTURES", most)
+        monkeypatch.setattr(saved_model, "_PIXELS", pixels)
+        found = list(reader.read(iter(paths), "skip"))
+        assert len(found) == n_batches
+        assert [path for batch in found for path in batch[0]] == paths
+        starts = np.cumsum([0, *(len(batch[0]) for batch in found)])
+        found_kept = np.concatenate([start + batch[1] for start, batch in zip(starts[:-1], found, strict=True)])
+        assert found_kept.tolist() == kept.tolist()
+        assert all(np.array_equal(a, b) for a, b in zip([i for batch in found for i in batch[2]], images, strict=True))
+        assert [each for batch in found for each in batch[3]] == list(skipped)
+
+
+@pytest.mark.parametrize(("ahead", "n_jobs", "expected"), [(True, 2, 2), (False, 2, 1), (True, 1, 1), (True, None, 1)])
+def test_the_next_batch_is_read_meanwhile(model, monkeypatch, ahead, n_jobs, expected):
+    reader = saved_model.SavedModel("m.skops", load(model)[1:], {"size": 32, "color": "rgb", "n_jobs": n_jobs})
+    monkeypatch.setattr(saved_model, "_PICTURES", 4)
+    asked = []
+    batches = reader.read((asked.append(path) or path for path in TEST_FILES), "raise", ahead)
+    next(batches)
+    deadline = time.monotonic() + 10
+    while len(asked) < 4 * expected and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert len(asked) == 4 * expected
+    batches.close()
 
 
 @pytest.mark.parametrize(("size", "n"), [(None, 32), (32, 256), ((512, 1024), 32), (8192, 1)])
@@ -479,6 +611,7 @@ def test_evaluate_takes_some_of_the_classes(model, tmp_path, capsys):
         (["fit", "digits", "-o", "m.skops", "--pipeline", "hog"], "no pipeline 'hog'; choose from fast"),
         (["fit", "digits", "-o", "m.skops", "--pipeline", "kmeans-clusters"], "gives no classes, but clusters"),
         (["fit", "digits", "-o", "m.skops", "--size", "9"], "--size is for folders of pictures"),
+        (["fit", "digits", "-o", "m.skops", "--store", "s"], "--store is for folders of pictures, and digits is none"),
         (["predict", "nowhere.skops", "good.png"], "No such file or directory: 'nowhere.skops'"),
         (["predict", "good.png", "good.png"], "good.png is damaged or no model"),
         (["predict", "pickled.skops", "good.png"], "pickled.skops is damaged or no model"),

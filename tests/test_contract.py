@@ -33,7 +33,7 @@ QUICK = {
 # Where the number of threads is another's.
 THREADS = {"FlipAverage": "transformer__n_jobs"}
 # Those of rows of features rather than images: their own tests hold them to scikit-learn's checks.
-OF_ROWS = {"RBFNystroem", "ToDevice", "ToHost"}
+OF_ROWS = {"KMeans", "RBFNystroem", "ToDevice", "ToHost"}
 # Those of paths: likewise.
 OF_PATHS = {"ReadImages"}
 

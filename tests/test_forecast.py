@@ -8,9 +8,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
-from classic_cls import Resize, benchmark, cli, make_baseline
+from classic_cls import Resize, benchmark, make_baseline
 from classic_cls.benchmark import forecast as module
 from classic_cls.benchmark.forecast import Forecast, forecast
+from classic_cls.commands.common import announce
 
 
 class Slow(TransformerMixin, BaseEstimator):
@@ -84,5 +85,5 @@ def test_long_fits_are_announced(monkeypatch, capsys, n, seconds, expected):
     result = benchmark.run({"ridge": model}, data, announce=lambda name, cost: heard.append((name, cost)))
     assert not result.failed
     assert [name for name, _ in heard] == ["ridge", "pixels-svm"] * expected
-    cli._announce(data, "ridge", Forecast(seconds, 2**30))
+    announce(data.name, n, "ridge", Forecast(seconds, 2**30))
     assert f"noise: ridge will take about {seconds} s and 1.0 GiB for {n:,} images" in capsys.readouterr().err

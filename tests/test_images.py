@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +23,19 @@ def test_read_only_and_strided_input_reaches_a_kernel_contiguous():
     pixels = as_pixels(wide[:, :, ::2])
     assert pixels.flags.c_contiguous
     np.testing.assert_array_equal(pixels, wide[:, :, ::2])
+
+
+@pytest.mark.parametrize("dtype", [">u2", ">i4", ">f4", ">f8"])
+def test_bytes_in_the_order_of_another_machine(dtype):
+    images = np.random.default_rng(0).integers(0, 65536, (2, 9, 10))
+    images = (images if dtype == ">u2" else images % 256 if dtype == ">i4" else images / 65535).astype(dtype)
+    same = images.astype(dtype[1:])
+    for X, expected in ((images, same), (list(images), same), (images.reshape(2, -1), same.reshape(2, -1))):
+        shape = (9, 10) if X is not images and not isinstance(X, list) else None
+        read, native = read_images(X, shape), read_images(expected, shape)
+        assert read.dtype.isnative
+        np.testing.assert_array_equal(read, native)
+        np.testing.assert_array_equal(as_pixels(read), as_pixels(native))
 
 
 def test_float16_and_longdouble_are_floats():
@@ -81,3 +97,34 @@ def test_joblibs_configuration_is_obeyed():
     for backend in ("threading", "loky"):
         with parallel_config(backend=backend, n_jobs=2):
             np.testing.assert_array_equal(hog(images), expected)
+
+
+@pytest.mark.parametrize(("n_jobs", "configured", "expected"), [(1, 2, 1), (2, None, 2), (None, 3, 3), (None, None, 1)])
+def test_so_many_threads_work_at_a_time(n_jobs, configured, expected):
+    together, most, lock = [], [], threading.Lock()
+
+    def work(part, out):
+        with lock:
+            together.append(part)
+            most.append(len(together))
+        time.sleep(0.01)
+        with lock:
+            together.pop()
+
+    with parallel_config(n_jobs=configured):
+        for_batches(work, np.arange(12), np.zeros(12), n_jobs=n_jobs, batch_size=1)
+    assert max(most) == expected
+
+
+def test_after_an_error_no_more_is_begun():
+    begun = []
+
+    def fail(part, out):
+        begun.append(part[0])
+        if part[0] == 1:
+            raise KeyError("one")
+        time.sleep(0.001)
+
+    with pytest.raises(KeyError, match="one"):
+        for_batches(fail, np.arange(1000), np.zeros(1000), n_jobs=2, batch_size=1)
+    assert len(begun) < 500

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import crops
 from sklearn.base import clone, is_clusterer
+from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
@@ -113,7 +114,7 @@ def test_clusters():
 
 # What the kernels are called that a pipeline runs.
 KERNELS = {
-    "bovw-svm": set(),
+    "bovw-svm": {"sift"},
     "color-forest": {"color"},
     "balanced": {"hog", "patch"},
     "hog-color-svm": {"color", "hog"},
@@ -139,7 +140,8 @@ def test_on_a_gpu(name, monkeypatch):
     here = quick(PIPELINES[name](random_state=0)).fit(images, labels)
     assert {kernel.split("_")[0] for _, kernel in launched} == KERNELS[name]
     predicted, expected = there.predict(images), here.predict(images)
-    np.testing.assert_array_equal(predicted, expected)
+    assert adjusted_rand_score(predicted, expected) == 1  # clusters are numbered as rounding has it
+    assert is_clusterer(here) or (predicted == expected).all()
     assert predicted.dtype == expected.dtype
     launched.clear()
     moved = pickle.loads(pickle.dumps(there)).set_params(to_device="passthrough")

@@ -107,6 +107,11 @@ class TestRun:
         with pytest.raises(ValueError, match="3 predictions for 60 test images"):
             benchmark.run(["hog-svm"], digits, against={"cnn": Predictions([1, 2, 3])})
 
+    def test_several_labels_of_an_image(self, digits):
+        several = Bunch(**digits | {"target": np.eye(10, dtype=int)[digits.target]})
+        with pytest.raises(ValueError, match=r"target has shape \(180, 10\); expected one label for each image"):
+            benchmark.run(["hog-svm"], several, against={"cnn": guess(digits, 2)})
+
     @pytest.mark.parametrize("name", ["cnn.npz", "cnn.csv", "cnn.onnx"])
     def test_missing_file(self, digits, tmp_path, name):
         with pytest.raises(FileNotFoundError, match=name):

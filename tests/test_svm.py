@@ -1,5 +1,6 @@
 import pickle
 
+import fake_cupy
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,6 +147,17 @@ def test_any_array_kind(shape, n_classes, dtype):
     assert scores.dtype == getattr(xp, dtype)
     assert type(ours.predict(strict)) is np.ndarray
     assert np.array_equal(ours.predict(strict), ours.predict(X))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_arrays_on_a_gpu(shape, monkeypatch):
+    cupy = fake_cupy.install(monkeypatch)
+    X, y = problem(shape)
+    ours, numpys = LinearSVC(1e-2).fit(cupy.asarray(X), y), LinearSVC(1e-2).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, numpys.coef_, rtol=1e-6)
+    assert type(ours.coef_) is type(ours.predict(cupy.asarray(X))) is np.ndarray
+    assert type(ours.decision_function(cupy.asarray(X))) is cupy.ndarray
+    assert np.array_equal(ours.predict(cupy.asarray(X)), numpys.predict(X))
 
 
 def test_another_array_kind_is_checked():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import accuracy_score
 
-from .._images import as_bytes, one_of, read_any_sizes
+from .._images import as_bytes, one_of, read_any_sizes, take
 
 _STRENGTHS = {
     "gaussian_noise": (0.04, 0.08, 0.12, 0.18, 0.26),  # standard deviation; white is 1
@@ -293,9 +293,7 @@ def _conditions(kinds, severities):
 def _test_images(dataset):
     if not len(dataset.test):
         raise ValueError("The data set has no test images; expected at least one index in dataset.test.")
-    images = dataset.images
-    chosen = [images[i] for i in dataset.test] if isinstance(images, list) else images[dataset.test]
-    return chosen, dataset.target[dataset.test]
+    return take(dataset.images, dataset.test), dataset.target[dataset.test]
 
 
 def _like(images, corrupted):

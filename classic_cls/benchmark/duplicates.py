@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._images import as_bytes, read_any_sizes
+from .._images import as_bytes, read_any_sizes, take
 from ._alignment import candidates, lookalikes, similarities, thumbnails
 
 _STANDS_OUT = 0.25  # a copy's distance, relative to the nearest of the pictures that merely look alike
@@ -334,11 +334,9 @@ def find_leaks(dataset, *, threshold=0.9, n_jobs=None):
     1 of 50 test images (2.00%) have a copy among the 150 training images; of 1 the copy is exact. ...
     """
     index = np.concatenate([dataset.train, dataset.test]).astype(np.int64)
-    images = dataset.images
-    chosen = [images[i] for i in index] if isinstance(images, list) else images[index]
-    found = find_duplicates(chosen, threshold=threshold, n_jobs=n_jobs)
+    found = find_duplicates(take(dataset.images, index), threshold=threshold, n_jobs=n_jobs)
     in_test = found.pairs >= len(dataset.train)
     conflicting = found.conflicts(np.asarray(dataset.target)[index])
     parts = [found.where(in_test.sum(axis=1) == n) for n in (1, 0, 2)]
-    named = [Duplicates(index[d.pairs], d.similarity, d.exact, len(images)) for d in (*parts, conflicting)]
+    named = [Duplicates(index[d.pairs], d.similarity, d.exact, len(dataset.images)) for d in (*parts, conflicting)]
     return Leaks(*named, len(dataset.train), len(dataset.test))

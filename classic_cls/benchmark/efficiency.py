@@ -12,10 +12,10 @@ from sklearn.base import clone, is_clusterer
 from sklearn.utils import Bunch
 
 from .._files import replacing
-from .._images import positive_int
+from .._images import positive_int, take
 from ..datasets import load_dataset
 from ..pipelines import PIPELINES
-from .runner import _take, check_names
+from .runner import check_names
 
 SIZES = (10, 20, 50, 100, 200, 500, 1000)
 
@@ -272,9 +272,9 @@ def _measured(model, dataset, labelled, test, seed):
     try:
         estimator = _seeded(model, seed)
         start = perf_counter()
-        estimator.fit(_take(dataset.images, labelled), dataset.target[labelled])
+        estimator.fit(take(dataset.images, labelled), dataset.target[labelled])
         seconds = perf_counter() - start
-        correct = _correct(estimator.predict(_take(dataset.images, test)), dataset.target[test])
+        correct = _correct(estimator.predict(take(dataset.images, test)), dataset.target[test])
     except Exception as error:  # one failing fit must not lose the others
         return {"error": f"{type(error).__name__}: {error}"}
     packed = base64.b64encode(np.packbits(correct)).decode()

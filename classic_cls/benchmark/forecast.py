@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import clone
 
+from .._images import take
 from ..kernel_map import RBFNystroem
 from .cost import timed
 
@@ -67,7 +68,7 @@ def forecast(pipeline, images, y, random_state=0):
     True
     """
     chosen = np.random.default_rng(random_state).permutation(len(images))[:_IMAGES]
-    few = [images[i] for i in chosen]
+    few = take(images, chosen)
     model = clone(pipeline)
     fit_seconds, _ = timed(lambda: model.fit(few, np.asarray(y)[chosen]))
     seconds_each, features = timed(lambda: model[:-1].transform(few))

@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import Bunch
 
-from .._images import as_pixels
+from .._images import as_pixels, take
 from ..datasets import load_dataset
 from ..features.resize import Resize
 from ..onnx import OnnxClassifier
@@ -162,6 +162,11 @@ def _outside(against, dataset, taken):
     doubled = sorted(set(against) & taken)
     if doubled:
         raise ValueError(f"against: {doubled[0]!r} is also the name of a pipeline; give the model another name.")
+    if against and np.ndim(dataset.target) != 1:
+        raise ValueError(
+            f"against: the target has shape {np.shape(dataset.target)}; expected one label for each image, "
+            "for models with several are not compared."
+        )
     return {name: _from_elsewhere(source, dataset) for name, source in against.items()}
 
 
@@ -249,13 +254,13 @@ def _run_one(name, make, dataset, seed, corrupted, announce):
 def _announce(name, estimator, dataset, announce):
     if announce is None or not isinstance(estimator, Pipeline):
         return
-    expected = long_fit(estimator, _take(dataset.images, dataset.train), dataset.target[dataset.train])
+    expected = long_fit(estimator, take(dataset.images, dataset.train), dataset.target[dataset.train])
     if expected:
         announce(name, expected)
 
 
 def _measured(estimator, dataset):
-    X_train, X_test = (_take(dataset.images, part) for part in (dataset.train, dataset.test))
+    X_train, X_test = (take(dataset.images, part) for part in (dataset.train, dataset.test))
     y_train = dataset.target[dataset.train]
     with peak_memory() as fit_memory:
         fit_seconds, _ = timed(lambda: estimator.fit(X_train, y_train))
@@ -293,7 +298,3 @@ def _label_scores(estimator, X):
     if hasattr(estimator, "decision_function"):
         return estimator.decision_function(X)
     return np.column_stack([proba[:, -1] for proba in estimator.predict_proba(X)])  # a list, label by label
-
-
-def _take(images, index):
-    return [images[k] for k in index] if isinstance(images, list) else images[index]

@@ -17,14 +17,14 @@ class UserError(Exception):
 
 @contextmanager
 def mendable():
-    """Turn what files and values may raise into a UserError."""
+    """Turn what files, values and missing extras may raise into a UserError."""
     try:
         yield
     except BrokenPipeError:  # nobody reads on, as in `| head`
         raise
     except MemoryError as error:
         raise UserError("The memory is exhausted; a smaller --size, or fewer pictures, take less.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(error) from error
 
 
@@ -100,6 +100,11 @@ class SkippedPictures:
         if self.count > len(self.first):
             print(f"  and {self.count - len(self.first):,} more", file=sys.stderr)
         return SKIPPED
+
+
+def announce(data, n_images, pipeline, forecast):
+    """Say on stderr what a long fit will take."""
+    print(f"{data}: {pipeline} will take {forecast} for {n_images:,} images", file=sys.stderr)
 
 
 def warn(text):

@@ -51,7 +51,7 @@ def _evaluate(arguments):
         images, labels = _test_part(arguments.data)
         model = load_saved_model(arguments.model, arguments.trust)
         _check_known(labels, model, arguments)
-        predict = _predict_files if isinstance(images, list) else _predict_images
+        predict = predict_files if isinstance(images, list) else _predict_images
         kept, predicted, failed = predict(model, images, arguments.errors)
         scores = _scores(labels[kept], predicted, failed, arguments)
         if arguments.json:
@@ -89,15 +89,15 @@ def _check_known(labels, model, arguments):
         )
 
 
-def _predict_files(model, files, errors):
-    """Return which files could be read, the classes of those, and the others."""
+def predict_files(model, files, errors, description="predicting"):
+    """Return which files could be read, the classes of those, and the others; a bar says how far it is."""
     import numpy as np
 
     from .progress import counted
 
     model.check_reads()
     kept, predicted, skipped, n_done = [], [], [], 0
-    with counted("predicting", len(files)) as advance:
+    with counted(description, len(files)) as advance:
         for paths, indices, images, failed in model.read(files, errors):
             if len(images):
                 kept.append(n_done + indices)

@@ -1,11 +1,10 @@
 """``classic-cls fit``: from labelled pictures to a model in a file."""
 
 import argparse
-import sys
 from pathlib import Path
 from time import perf_counter
 
-from .common import SkippedPictures, UserError, check_output, jobs, mendable, positive, seed
+from .common import SkippedPictures, UserError, announce, check_output, jobs, mendable, positive, seed
 
 _FIT = """\
 Train a pipeline on labelled pictures, and save it to a file that `predict` and `evaluate` take.
@@ -16,6 +15,11 @@ with X_train, y_train, X_test and y_test, or a name (digits, faces, textures).
 The train part is learned; if there is a test part, the accuracy on it is printed and saved with
 the model. A folder without train/ and test/ is learned whole.
 
+--store DIR is for more pictures than fit into memory. Their features go to DIR, chunk by chunk; a
+later call with the same arguments goes on where this one was interrupted. The steps before the
+classifier learn from --max-images pictures, drawn at random: for balanced and best, which compare
+with 8,000 and 16,000 images, the default is few. DIR can be deleted afterwards.
+
 In Python, classic_cls.load("model.skops").predict(paths) goes from file names to class names
 (from images to class names where DATA was no folder).
 """
@@ -24,6 +28,7 @@ _EXAMPLES = """\
 examples:
   classic-cls fit my_pictures -o model.skops
   classic-cls fit my_pictures -o model.skops --pipeline hog-svm --size 64
+  classic-cls fit my_pictures -o model.skops --pipeline hog-svm --size 64 --store features
   classic-cls fit my_pictures -o model.skops --errors skip    what is left out: model.skipped.csv
 
 exit status: 0, or 2 for a wrong path or option, 3 if pictures were left out (the model is
@@ -58,21 +63,30 @@ def add_fit(commands):
     parser.add_argument(
         "--n-jobs", metavar="N", type=jobs, default=-1, help="threads, of the saved model too (default: one per core)"
     )
+    parser.add_argument(
+        "--draft", action="store_true", help="with --size, let JPEG decoders shrink: faster, with other pixels"
+    )
+    parser.add_argument("--store", metavar="DIR", type=Path, help="folder for features, of pictures beyond memory")
+    parser.add_argument(
+        "--max-images",
+        metavar="N",
+        type=positive,
+        default=5000,
+        help="with --store, learn all but the classifier from so many (default: %(default)s)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="with --store, delete other features in DIR")
     parser.set_defaults(command=_fit)
 
 
 def _fit(arguments):
-    from .training_data import read_training_data
-
     check_output("-o", arguments.output)
+    if arguments.draft and arguments.size is None:
+        raise UserError("--draft shrinks pictures to no less than --size N; give one.")
     pipeline = _pipeline(arguments.pipeline, arguments.n_jobs, arguments.seed)
     with mendable():
-        data = read_training_data(arguments.data, arguments.size, arguments.errors, arguments.n_jobs)
-        print(f"{data.name}: {data.described}", flush=True)
-        _announce(arguments.pipeline, pipeline, data)
-        seconds = _fit_timed(arguments.pipeline, pipeline, data)
-        scores = _scores(pipeline, data)
-        _save(pipeline, data, scores, arguments)
+        fit = _fit_images if arguments.store is None else _fit_files
+        model, data, seconds, scores = fit(pipeline, arguments)
+        _save(model, data, scores, arguments)
     _report(arguments, seconds, scores)
     return _report_skipped(data, arguments)
 
@@ -90,12 +104,30 @@ def _pipeline(name, n_jobs, random_state):
     return pipeline
 
 
+def _fit_images(pipeline, arguments):
+    """Return the model, what it has learned, the seconds that took, and the scores of the test part."""
+    from .training_data import read_training_data
+
+    data = read_training_data(arguments.data, arguments.size, arguments.errors, arguments.n_jobs, arguments.draft)
+    print(f"{data.name}: {data.described}", flush=True)
+    _announce(arguments.pipeline, pipeline, data)
+    seconds = _fit_timed(arguments.pipeline, pipeline, data)
+    scores = _scores(pipeline, data)
+    return _with_reader(pipeline, data.reader), data, seconds, scores
+
+
+def _fit_files(pipeline, arguments):
+    from .fit_files import fit_files
+
+    return fit_files(pipeline, arguments)
+
+
 def _announce(name, pipeline, data):
     from ..benchmark.forecast import long_fit
 
     expected = long_fit(pipeline, data.X_train, data.y_train)
     if expected:
-        print(f"{data.name}: {name} will take {expected} for {len(data.y_train):,} images", file=sys.stderr)
+        announce(data.name, len(data.y_train), name, expected)
 
 
 def _fit_timed(name, pipeline, data):
@@ -119,13 +151,16 @@ def _scores(pipeline, data):
     return {"n_test": len(data.y_test)} | classification_scores(data.y_test, predicted)
 
 
-def _save(pipeline, data, scores, arguments):
+def _with_reader(pipeline, reader):
     from sklearn.pipeline import Pipeline
 
+    return Pipeline([("read", reader), *pipeline.steps]) if reader else pipeline
+
+
+def _save(model, data, scores, arguments):
     from ..features.read_images import write_skipped
     from ..persistence import save
 
-    model = Pipeline([("read", data.reader), *pipeline.steps]) if data.reader else pipeline
     about = {"pipeline": arguments.pipeline, "seed": arguments.seed} | data.about | scores
     save(model, arguments.output, metadata=about)
     if arguments.errors == "skip":  # without any, too: what an earlier fit has left there is no longer true

@@ -15,8 +15,8 @@ Tell the classes of pictures.
 
 MODEL is a file of `classic-cls fit` (or a saved pipeline that starts with ReadImages). PATHS are
 pictures, folders that are searched for pictures with all folders in them, or - for paths on
-stdin, one on a line. A batch of pictures is in memory at a time, and its lines appear as soon as
-they are known.
+stdin, one on a line. Two batches of pictures are in memory at a time, and the lines of one appear
+as soon as they are known.
 
 A line is <path> TAB <class>, with --proba TAB <its probability>. Paths with tabs or line feeds
 need --csv or --json:
@@ -114,7 +114,8 @@ def _write_all(model, arguments):
     total = None if "-" in arguments.paths or on_terminal else sum(1 for _ in _pictures(arguments.paths))
     with _output(arguments.output) as file, counted("predicting", total, shown=not on_terminal) as advance:
         table = arguments.form(file, model.classes, arguments)
-        for paths, kept, images, failed in model.read(_pictures(arguments.paths), arguments.errors):
+        ahead = "-" not in arguments.paths  # who types paths, or finds them one by one, waits for each answer
+        for paths, kept, images, failed in model.read(_pictures(arguments.paths), arguments.errors, ahead):
             answers = dict(zip(kept.tolist(), _answers(model, images, arguments.proba), strict=True))
             table.write(_records(paths, answers, failed))
             file.flush()

@@ -1,10 +1,13 @@
 """A model in a file as ``predict`` and ``evaluate`` use it: it reads pictures as those that it learned were read."""
 
+import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from joblib import effective_n_jobs
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
@@ -15,7 +18,7 @@ from .common import UserError, warn
 
 _PIXELS = 1 << 24  # in a batch of pictures
 _PICTURES = 256  # in a batch
-_ANY_SIZE = 32  # in a batch, where pictures keep their sizes
+_ANY_SIZE = 32  # read at a time, where pictures keep their sizes: large ones may be among them
 
 
 @dataclass(frozen=True)
@@ -58,22 +61,34 @@ class SavedModel:
                 "fit another pipeline, such as fast."
             )
 
-    def read(self, paths, errors):
+    def read(self, paths, errors, ahead=True):
         """Read pictures batch by batch, whatever their number.
 
         Parameters
         ----------
         paths : iterable of str or path
         errors : {"raise", "skip"}
+        ahead : bool, default=True
+            Whether the next batch may be read while the caller works on one, where pictures are read on several
+            threads. That also asks for paths ahead, so False is for paths that take their time.
 
         Returns
         -------
         batches : iterator of (paths, indices, images, skipped)
             As :func:`classic_cls.read_pictures` returns them for these paths.
         """
-        paths = iter(paths)
-        while batch := list(islice(paths, _batch_size(self.options["size"]))):
-            yield batch, *read_pictures(batch, errors=errors, **self.options)
+        batches = self._read(iter(paths), errors)
+        return _ahead(batches) if ahead and effective_n_jobs(self.options.get("n_jobs")) > 1 else batches
+
+    def _read(self, paths, errors):
+        size = self.options["size"]
+        while batch := list(islice(paths, _batch_size(size))):
+            indices, images, skipped = read_pictures(batch, errors=errors, **self.options)
+            while size is None and _has_room(batch, images) and (more := list(islice(paths, _ANY_SIZE))):
+                found = read_pictures(more, errors=errors, **self.options)
+                indices = np.concatenate([indices, len(batch) + found[0]])
+                batch, images, skipped = batch + more, images + found[1], skipped + found[2]
+            yield batch, indices, images, skipped
 
     def labels(self, images):
         """Return the class names of images."""
@@ -81,6 +96,19 @@ class SavedModel:
         if labels.ndim != 1:
             raise UserError(f"{self.path} gives an image several labels; expected a model with one for each.")
         return labels
+
+
+def _has_room(batch, images):
+    return len(batch) + _ANY_SIZE <= _PICTURES and sum(math.prod(image.shape[:2]) for image in images) < _PIXELS
+
+
+def _ahead(batches):
+    """Yield the batches; another thread is always at work on the next."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield batch
 
 
 def _batch_size(size):

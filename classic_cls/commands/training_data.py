@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.base import clone
 
 from ..datasets import EMBEDDED, check_classes, list_image_folder, load_dataset
 from ..features.read_images import ReadImages, iter_pictures
@@ -75,7 +76,7 @@ def _fingerprint(images, labels):
     return digest.hexdigest()
 
 
-def read_training_data(data, size, errors, n_jobs):
+def read_training_data(data, size, errors, n_jobs, draft=False):
     """Read a folder, an ``.npz`` file or one of the sets with a name.
 
     Parameters
@@ -86,6 +87,8 @@ def read_training_data(data, size, errors, n_jobs):
         Height and width that the pictures of a folder are resized to.
     errors : {"raise", "skip"}
     n_jobs : int
+    draft : bool, default=False
+        As in :class:`classic_cls.ReadImages`.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def read_training_data(data, size, errors, n_jobs):
         If there is no such data, it is none, or does not fit into memory.
     """
     if data not in EMBEDDED and Path(data).is_dir():
-        return _read_folder(Path(data), ReadImages(size, errors=errors, n_jobs=n_jobs))
+        return _read_folder(Path(data), ReadImages(size, errors=errors, draft=draft, n_jobs=n_jobs))
     if size is not None:
         raise UserError(f"--size is for folders of pictures; the images of {data} have a size. Leave it out.")
     dataset = load_dataset(data)
@@ -114,8 +117,8 @@ def _read_folder(root, reader):
     kept, images, skipped = _read(files, reader)
     n_train = np.count_nonzero(kept < sum(map(len, parts[next(iter(parts))].values())))
     labels = labels[kept]
-    _check_left(names, labels[:n_train], skipped)
-    step = ReadImages(reader.size, color=reader.color, n_jobs=reader.n_jobs)  # a deployed model says what it can't read
+    check_left(names, labels[:n_train], skipped)
+    step = clone(reader).set_params(errors="raise")  # a deployed model says what it can't read
     return TrainingData(
         str(root), images[:n_train], labels[:n_train], images[n_train:], labels[n_train:], step, tuple(skipped)
     )
@@ -141,7 +144,8 @@ def _read(files, reader):
     return np.array(kept, np.int64), images[: len(kept)], skipped
 
 
-def _check_left(names, labels, skipped):
+def check_left(names, labels, skipped):
+    """Raise an error if no picture of a class could be read."""
     lost = sorted(set(names).difference(labels))
     if lost:
         raise UserError(
@@ -152,15 +156,17 @@ def _check_left(names, labels, skipped):
 
 def _check_memory(files, size):
     """Refuse, before hours of reading, what cannot fit."""
-    needed, available = len(files) * _bytes_of_one(files, size), available_bytes()
+    needed, available = len(files) * bytes_of_one(files, size), available_bytes()
     if needed > available:
         raise UserError(
             f"The {len(files):,} pictures take about {needed / 1e9:,.1f} GB as images, and {available / 1e9:,.1f} GB "
-            f"of memory are available; with --size 64 they take {len(files) * 3 * 64**2 / 1e9:,.1f} GB."
+            f"of memory are available; with --size 64 they take {len(files) * 3 * 64**2 / 1e9:,.1f} GB, and with "
+            "--store DIR they stay on the disk."
         )
 
 
-def _bytes_of_one(files, size):
+def bytes_of_one(files, size):
+    """Return how much memory one of the pictures takes as an image, on average; some of the headers are read."""
     if size is not None:
         return 3 * size**2
     pixels = [_pixels(file) for file in files[:: math.ceil(len(files) / _HEADERS)]]

@@ -5,35 +5,41 @@ their positions (n, 2), ``(y, x)`` in pixels.
 """
 
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
 
+from .._arrays import namespace, on_device, to_host
+from .._images import take
+
 _PER_IMAGE = 32  # descriptors drawn from one image, at least: fewer would mostly describe pixels in vain
+_TIMES_AS_MANY_ON_DEVICE = 16  # images at a time; their descriptors take tens of MiB
 _LARGEST = 1e6  # a square must stay far inside float32
 _FEATURES_PER_BATCH = 1 << 22  # what is summed must not outgrow memory
 
 
 class Described(NamedTuple):
-    """The descriptors of some images, one after the other."""
+    """The descriptors of some images, one after the other, in the images' kind of array."""
 
-    descriptors: np.ndarray  # (n, n_dims), float32
-    owners: np.ndarray  # (n,), which image each belongs to
-    places: np.ndarray  # (n, 2), how far down and across the image it lies, in [0, 1]
+    descriptors: Any  # (n, n_dims), float32
+    owners: Any  # (n,), which image each belongs to
+    places: Any  # (n, 2), how far down and across the image it lies, in [0, 1]
 
 
 def describe(descriptor, images):
     """Return the descriptors of `images` with their owners and places."""
-    described = descriptor.describe(images)
-    owners = np.repeat(np.arange(len(described)), [len(found) for found, _ in described])
-    sizes = np.array([image.shape[:2] for image in images])[owners]
-    places = (np.concatenate([positions for _, positions in described]) + 0.5) / sizes
-    return Described(np.concatenate([found for found, _ in described]), owners, places)
+    described, xp = descriptor.describe(images), namespace(*images[:1])
+    owners = xp.asarray(np.repeat(np.arange(len(described)), [len(found) for found, _ in described]))
+    sizes = xp.asarray(np.array([image.shape[:2] for image in images]))[owners]
+    places = (xp.asarray(np.concatenate([positions for _, positions in described])) + 0.5) / sizes
+    return Described(xp.concatenate([found for found, _ in described]), owners, places)
 
 
 def images_per_batch(images, n_features=1, *, pixels=1 << 17):
-    """Return how many images to describe at a time, so that their descriptors stay in the cache."""
+    """Return how many images to describe at a time, so that their descriptors stay in the cache or fill a GPU."""
+    if on_device(images):
+        pixels *= _TIMES_AS_MANY_ON_DEVICE
     largest = max(image.shape[0] * image.shape[1] for image in images[:64])
     return max(1, min(pixels // largest, _FEATURES_PER_BATCH // n_features))
 
@@ -54,23 +60,25 @@ def sample_descriptors(descriptor, images, n_samples, rng, n_jobs=None):
         chosen = np.sort(order[start : start + step])
         found += _draw_each(descriptor, images, chosen, seeds[chosen], quota, n_jobs)
         start, step = start + step, 2 * step
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+    return tuple(namespace(*part).concatenate(part) for part in zip(*found, strict=True))
 
 
 def _draw_each(descriptor, images, chosen, seeds, quota, n_jobs):
+    xp = namespace(*images[:1])
+
     def draw(indices, seeds):
-        part = [images[i] for i in indices] if isinstance(images, list) else images[indices]
+        part = take(images, indices)
         descriptors, owners, places = describe(descriptor, part)
-        edges = np.searchsorted(owners, np.arange(len(part) + 1))
+        edges = to_host(xp.searchsorted(owners, xp.arange(len(part) + 1)))
         rows = [_draw(*edges[i : i + 2], quota, seed) for i, seed in enumerate(seeds)]
-        return [(descriptors[k], places[k]) for k in rows]
+        rows = xp.asarray(np.concatenate(rows))
+        return descriptors[rows], places[rows]
 
     size = images_per_batch(images)
-    parts = Parallel(n_jobs=n_jobs, require="sharedmem")(
+    return Parallel(n_jobs=1 if on_device(images) else n_jobs, require="sharedmem")(
         delayed(draw)(chosen[start : start + size], seeds[start : start + size])
         for start in range(0, len(chosen), size)
     )
-    return [found for part in parts for found in part]
 
 
 def _draw(start, stop, quota, seed):
@@ -104,7 +112,7 @@ def cell_names(levels):
 def finest_cells(described, levels):
     """Return the cell of each descriptor on the finest level, counted through all images, int64."""
     side = 2 ** (levels - 1)
-    row, col = np.clip((described.places * side).astype(np.int64), 0, side - 1).T
+    row, col = (described.places * side).astype(np.int64).clip(0, side - 1).T
     return described.owners * side**2 + row * side + col
 
 
@@ -120,7 +128,7 @@ def all_cells(finest, levels, merge=np.add, dtype=None):
         last = stages[-1]
         stages.append(reduce(merge, [last[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]))
     parts = [stage.reshape(len(stage), -1, *finest.shape[1:]) for stage in reversed(stages)]
-    return np.concatenate(parts, axis=1, dtype=dtype)
+    return namespace(finest).concatenate(parts, axis=1, dtype=dtype)
 
 
 # --- Scaling ----------------------------------------------------------------------------------------------------------
@@ -128,8 +136,9 @@ def all_cells(finest, levels, merge=np.add, dtype=None):
 
 def scale_to_unit(values, order=2):
     """Scale along the last axis, in place, to a norm of 1; zeros stay as they are."""
-    total = np.linalg.norm(values, ord=order, axis=-1, keepdims=True)
-    values /= np.where(total > 0, total, 1)
+    xp = namespace(values)
+    total = xp.linalg.norm(values, ord=order, axis=-1, keepdims=True)
+    values /= xp.where(total > 0, total, 1)
 
 
 def unit_cells(values):
@@ -145,8 +154,9 @@ def signed_power(values, power):
     """Raise magnitudes to a power, in place, and keep the signs."""
     if power == 1:
         return
-    magnitudes = np.abs(values)
-    np.copysign(np.sqrt(magnitudes) if power == 0.5 else magnitudes**power, values, out=values)
+    xp = namespace(values)
+    magnitudes = xp.abs(values)
+    xp.copysign(xp.sqrt(magnitudes) if power == 0.5 else magnitudes**power, values, out=values)
 
 
 # --- Checks -----------------------------------------------------------------------------------------------------------
@@ -155,6 +165,10 @@ def signed_power(values, power):
 def as_floats(values, name):
     """Return C-contiguous float32; raise ValueError for NaN and numbers beyond 1e6."""
     values = np.ascontiguousarray(values, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.vdot(values, values)  # half the time of the extremes, and most often enough
+    if square <= _LARGEST**2:
+        return values
     if not max(values.max(initial=0), -values.min(initial=0)) <= _LARGEST:  # NaN fails too
         raise ValueError(f"{name} hold NaN, or numbers beyond {_LARGEST:g}. Mend, drop or scale them.")
     return values

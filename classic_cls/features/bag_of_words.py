@@ -6,6 +6,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
+from .._arrays import device_of, empty_beside, namespace, on_device, refuse_device, to_host
 from .._images import fit_images, for_batches, one_of, positive_int, positive_number, transform_images
 from .._kmeans import kmeans, nearest
 from ._local import (
@@ -33,7 +34,8 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
 
     ``fit`` draws local descriptors from the training images and clusters them with k-means: the centres are the words.
     ``transform`` assigns every descriptor of an image to its nearest word and counts, or shares it between the nearest
-    few. Descriptors are computed a few images at a time and never held for the whole set.
+    few. Descriptors are computed a few images at a time and never held for the whole set. Images on a GPU are counted
+    there where the assignment is "hard" and the descriptor takes them, as ``DenseSIFT`` does.
 
     Parameters
     ----------
@@ -146,6 +148,8 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         ValueError
             If the images give fewer descriptors than there are words, or are too small for one descriptor, or a
             parameter is out of range.
+        TypeError
+            If the images lie on a GPU, and the assignment is "soft" or "llc", or the descriptor runs on the CPU alone.
         """
         n_words = positive_int(self.n_words, "n_words")
         positive_int(self.pyramid_levels, "pyramid_levels")
@@ -155,12 +159,13 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
             _neighbors(self.n_neighbors, n_words)
         positive_number(self.beta, "beta")
         positive_number(self.regularization, "regularization")
-        images = fit_images(self, X, ragged=True)
+        images = self._read(fit_images, X)
         self.descriptor_ = DenseSIFT() if self.descriptor is None else clone(self.descriptor)
         rng = check_random_state(self.random_state)
         n_samples = n_words * positive_int(self.samples_per_word, "samples_per_word")
-        sample, _ = sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)
-        self.vocabulary_ = learn_vocabulary(sample, n_words, rng, self.n_jobs)
+        with device_of(images):
+            sample, _ = sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)
+            self.vocabulary_ = to_host(learn_vocabulary(sample, n_words, rng, self.n_jobs))
         return self
 
     def transform(self, X):
@@ -173,19 +178,31 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        features : ndarray of shape (n, n_features), float32
-            For each level of the pyramid and each of its cells, row by row: one number a word. Zeros for an image
-            without descriptors.
+        features : array of shape (n, n_features), float32
+            In the images' kind of array. For each level of the pyramid and each of its cells, row by row: one number a
+            word. Zeros for an image without descriptors.
         """
-        images = transform_images(self, X, ragged=True)
+        images = self._read(transform_images, X)
 
         def count(part, out):
             out[...] = self._counts(part)
             _normalise(out, self.norm)
 
-        out = np.empty((len(images), len(self.vocabulary_) * n_cells(self.pyramid_levels)), np.float32)
-        size = images_per_batch(images, out.shape[1])
-        return for_batches(count, images, out, n_jobs=self.n_jobs, batch_size=size)
+        out = empty_beside(images, (len(images), len(self.vocabulary_) * n_cells(self.pyramid_levels)))
+        size, workspace = images_per_batch(images, out.shape[1]), self._workspace(images)
+        return for_batches(count, images, out, n_jobs=self.n_jobs, batch_size=size, workspace=workspace)
+
+    def _read(self, read, X):
+        if self.assignment != "hard":
+            refuse_device(X, f"BagOfVisualWords(assignment={self.assignment!r})")
+        return read(self, X, ragged=True, device=True)
+
+    def _workspace(self, images):
+        """Return about how many bytes of a GPU's memory an image needs: descriptors and counts, and copies of them."""
+        if not on_device(images):
+            return 1
+        [(descriptors, _)] = self.descriptor_.describe([max(images[:64], key=lambda image: image.size)])
+        return 3 * (descriptors.nbytes + 8 * len(self.vocabulary_) * 4 ** (self.pyramid_levels - 1))
 
     def _counts(self, images):
         """Return what each cell has of each word, (n_images, n_cells * n_words)."""
@@ -195,16 +212,18 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         n_words, n_finest = len(self.vocabulary_), len(images) * 4 ** (self.pyramid_levels - 1)
         slots = (cells.reshape(-1, *[1] * (words.ndim - 1)) * n_words + words).ravel()
         if self._pooling() == "sum":
-            pooled, merge = np.bincount(slots, weights, n_finest * n_words), np.add
+            pooled, merge = namespace(slots).bincount(slots, weights, n_finest * n_words), np.add
+        elif weights is None:
+            pooled, merge = namespace(slots).bincount(slots, minlength=n_finest * n_words) > 0, np.logical_or
         else:
             pooled, merge = np.zeros(n_finest * n_words), np.maximum
-            np.maximum.at(pooled, slots, 1 if weights is None else weights)
+            np.maximum.at(pooled, slots, weights)
         return all_cells(pooled.reshape(n_finest, n_words), self.pyramid_levels, merge).reshape(len(images), -1)
 
     def _assign(self, descriptors):
         """Return the words of descriptors, and their weights, flat, or None where each is 1."""
         if self.assignment == "hard":
-            return nearest(descriptors, self.vocabulary_), None
+            return nearest(descriptors, namespace(descriptors).asarray(self.vocabulary_)), None
         if self.assignment == "soft":
             words, weights = _soft(descriptors, self.vocabulary_, self.n_neighbors, self.beta)
         else:

@@ -6,8 +6,8 @@ from sklearn.utils import check_consistent_length, check_random_state, gen_batch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import empty_beside, namespace, to_host
-from .._images import fit_images, one_of, positive_int, transform_images
+from .._arrays import empty_beside, to_host
+from .._images import fit_images, one_of, positive_int, take, transform_images
 from ..ridge import RidgeLOOClassifier
 
 _IMAGES = 1024  # at a time: their features stay small beside the images
@@ -93,7 +93,7 @@ class FlipAverage(TransformerMixin, BaseEstimator):
             check_consistent_length(images, y)
         chosen = check_random_state(self.random_state).permutation(len(images))[:max_images]
         labels = None if y is None else np.asarray(to_host(y))[chosen]
-        sample = _take(images, chosen)
+        sample = take(images, chosen)
         self.transformer_ = clone(self.transformer).fit(sample, labels)
         self.flips_ = self._flips_help(sample, labels) if self.flips == "auto" else self.flips
         return self
@@ -145,12 +145,6 @@ class FlipAverage(TransformerMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = get_tags(self.transformer).transformer_tags.preserves_dtype
         return tags
-
-
-def _take(images, chosen):
-    if isinstance(images, list):
-        return [images[i] for i in chosen]
-    return images[namespace(images).asarray(chosen)]
 
 
 def _mirrored(images):

@@ -138,7 +138,8 @@ class KeypointSIFT(TransformerMixin, BaseEstimator):
             Descriptors and ``(y, x)`` positions of each image, in pixels; ``(0, 0)`` is the centre of the
             first pixel.
         """
-        return _describe(read_images(images, self.image_shape, ragged=True), self._finder(), self.n_jobs)
+        images = read_images(images, self.image_shape, ragged=True, who="KeypointSIFT")
+        return _describe(images, self._finder(), self.n_jobs)
 
     def _finder(self):
         return _Finder(self.n_features, self.contrast_threshold, self.edge_threshold, self.sigma, self.root)

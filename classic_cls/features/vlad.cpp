@@ -89,8 +89,11 @@ void add_residuals(const float* descriptors, long depth, const Members& members,
     if (from == end) continue;
     double* sum = axes ? &rows[waiting * depth] : sums;
     if (axes) std::fill_n(sum, depth, 0.0), to[waiting++] = sums;
-    for (; from != end; ++from)
-      for (long i = 0; i < depth; ++i) sum[i] += descriptors[*from * depth + i];
+    for (; from != end; ++from) {
+      const float *row = descriptors + *from * depth, *later = from + 2 < end ? descriptors + from[2] * depth : row;
+      for (long i = 0; i < depth; i += 16) __builtin_prefetch(later + i);  // a word's rows lie anywhere
+      for (long i = 0; i < depth; ++i) sum[i] += row[i];
+    }
     if (waiting == kTogether) project();
   }
   project();
