@@ -4,6 +4,7 @@ The array type of the input decides where a function runs, and the output is of 
 the Python file that uses it, is compiled when it is first needed, and never more than once per device.
 """
 
+import math
 import re
 import sys
 from contextlib import nullcontext
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import gen_batches
 
 _PACKAGE = Path(__file__).parent
 _C_TYPES = {"uint8": "unsigned char", "float32": "float", "float64": "double"}
 _MOST_BLOCKS = 2**31 - 1
 _MOST_MEMORY = 4 << 30  # bytes that a batch may take: larger ones are no faster
+_PINNED = 32 << 20  # bytes of a piece on its way to the GPU
 
 SHARED_MEMORY = 48 << 10  # bytes that a thread block has on every GPU
 WARP = 32
@@ -54,8 +57,18 @@ def to_host(a):
 
 def empty_beside(images, shape, dtype=np.float32):
     """Return an uninitialised array of the kind of `images`, on their device."""
+    if not on_device(images):
+        return np.empty(shape, dtype)
+    cupy = namespace(*images[:1])
     with device_of(images):
-        return namespace(*images[:1]).empty(shape, dtype)
+        try:
+            return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            needed, free = (n / 2**20 for n in (math.prod(shape) * np.dtype(dtype).itemsize, _free_bytes()))
+            raise MemoryError(
+                f"The result takes {needed:.3g} MiB, and the GPU has {free:.3g} MiB free. Give fewer images at a "
+                "time, or put ToHost() before this step."
+            ) from error
 
 
 def device_of(images):
@@ -75,8 +88,9 @@ def refuse_device(X, who):
 class ToDevice(TransformerMixin, BaseEstimator):
     """Take arrays to a GPU: what follows in the pipeline runs there, as far as it can.
 
-    uint8 images go over the bus as uint8. :class:`ToHost` is the way back, for steps that run on the CPU alone
-    (random forests, ``KeypointSIFT``) and for scikit-learn's metrics.
+    uint8 images go over the bus as uint8, large arrays in pieces through two page-locked buffers, of which one is
+    filled while the other is sent. :class:`ToHost` is the way back, for steps that run on the CPU alone (random
+    forests, ``KeypointSIFT``) and for scikit-learn's metrics.
 
     Parameters
     ----------
@@ -138,11 +152,15 @@ class ToDevice(TransformerMixin, BaseEstimator):
         -------
         X : cupy.ndarray, or list of them
             Of the same shape and dtype.
+
+        Raises
+        ------
+        MemoryError
+            If X needs more memory than the GPU has free.
         """
+        several = isinstance(X, (list, tuple)) and len(X) > 0 and all(np.ndim(image) >= 2 for image in X)
         with _device(self.device):
-            asarray = sys.modules["cupy"].asarray
-            several = isinstance(X, (list, tuple)) and len(X) > 0 and all(np.ndim(image) >= 2 for image in X)
-            return [asarray(image) for image in X] if several else asarray(X if on_device(X) else np.asarray(X))
+            return [_sent(image) for image in X] if several else _sent(X)
 
     def get_feature_names_out(self, input_features=None):
         """Return the names that came in."""
@@ -210,6 +228,45 @@ class ToHost(TransformerMixin, BaseEstimator):
         return _any_array(super().__sklearn_tags__())
 
 
+def _sent(X):
+    """Return an array as one on the current GPU."""
+    cupy = sys.modules["cupy"]
+    X = X if on_device(X) else np.asarray(X)
+    try:
+        return cupy.asarray(X) if on_device(X) or X.nbytes <= _PINNED else _sent_in_pieces(X)
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise MemoryError(
+            f"X takes {X.nbytes / 2**20:.3g} MiB, and the GPU has {_free_bytes() / 2**20:.3g} MiB free. Give fewer "
+            "images at a time: compute_features(model[:-1], X, folder) goes chunk by chunk."
+        ) from error
+
+
+def _sent_in_pieces(X):
+    """Copy an array to the current GPU; one piece is put into page-locked memory while another is on its way.
+
+    CuPy alone would page-lock as much memory as X takes, and copy there first.
+    """
+    cuda, there = sys.modules["cupy"].cuda, sys.modules["cupy"].empty(X.shape, X.dtype)
+    stream, n_rows = cuda.Stream(non_blocking=True), max(1, _PINNED // X[0].nbytes)
+    stream.wait_event(cuda.get_current_stream().record())  # whose kernels may still use that memory
+    buffers = [(_page_locked((n_rows, *X.shape[1:]), X.dtype), cuda.Event()) for _ in range(2)]
+    for i, rows in enumerate(gen_batches(len(X), n_rows)):
+        buffer, was_sent = buffers[i % 2]
+        was_sent.synchronize()
+        piece = buffer[: rows.stop - rows.start]
+        piece[...] = X[rows]
+        there[rows].set(piece, stream=stream)
+        was_sent.record(stream)
+    stream.synchronize()
+    return there
+
+
+def _page_locked(shape, dtype):
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = sys.modules["cupy"].cuda.alloc_pinned_memory(n_bytes)
+    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
+
+
 def _any_array(tags):
     tags.input_tags.three_d_array = True
     tags.input_tags.allow_nan = True
@@ -217,13 +274,18 @@ def _any_array(tags):
     return tags
 
 
-def _device(name):
-    """Return CuPy's device of that name; raise if there is none."""
-    found = re.fullmatch(r"cuda(?::(\d+))?", name) if isinstance(name, str) else None
+def check_device_name(name):
+    """Return the number in the name of a device, None for "cuda"; raise a ValueError if it is no such name."""
+    found = re.fullmatch(r"cuda(?::([0-9]+))?", name) if isinstance(name, str) else None
     if not found:
         raise ValueError(f"device={name!r}; expected 'cuda', or 'cuda:1' for the second GPU.")
-    cupy = _usable_cupy()
-    number, count = int(found[1] or cupy.cuda.Device().id), cupy.cuda.runtime.getDeviceCount()
+    return None if found[1] is None else int(found[1])
+
+
+def _device(name):
+    """Return CuPy's device of that name; raise if there is none."""
+    number, cupy = check_device_name(name), _usable_cupy()
+    number, count = cupy.cuda.Device().id if number is None else number, cupy.cuda.runtime.getDeviceCount()
     if number >= count:
         raise RuntimeError(f"device={name!r}, but there are {count} GPUs: 'cuda:0' to 'cuda:{count - 1}'.")
     return cupy.cuda.Device(number)
@@ -324,9 +386,12 @@ def for_device_batches(function, images, out, *, workspace):
 
 
 def _batch_size(n_images, workspace):
+    return max(1, min(n_images, min(_free_bytes() // 2, _MOST_MEMORY) // workspace))
+
+
+def _free_bytes():
     cupy = sys.modules["cupy"]
-    free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
-    return max(1, min(n_images, min(free // 2, _MOST_MEMORY) // workspace))
+    return cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
 
 
 def _fits(function, images, out):

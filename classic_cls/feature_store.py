@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import classic_cls
 
+from ._arrays import to_host
 from ._fingerprint import fingerprint, input_digests
 from ._images import one_of, positive_int
 from ._store_files import begin, has_its_length, is_whole, joined, new_manifest, npy, read_manifest, write, write_chunk
@@ -194,7 +195,7 @@ def _read(X, start, inputs, reading):
 
 
 def _features(transformer, images, manifest, chunk):
-    rows = np.asarray(transformer.transform(images))
+    rows = np.asarray(to_host(transformer.transform(images)))
     where = f"The features of inputs {chunk.start} to {chunk.stop - 1}"
     if rows.ndim != 2 or len(rows) != len(images) or rows.dtype.kind not in "biuf":
         raise ValueError(

@@ -7,6 +7,7 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._arrays import refuse_device
 from ._images import positive_int, positive_number
 from ._linalg import cholesky
 
@@ -97,6 +98,7 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         n_components = positive_int(self.n_components, "n_components")
         bandwidth = positive_number(self.bandwidth, "bandwidth")
+        refuse_device(X, type(self).__name__)
         X = validate_data(self, X, dtype=[np.float32, np.float64])
         rng = check_random_state(self.random_state)
         chosen = rng.permutation(len(X))[:n_components]
@@ -128,6 +130,7 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             float32, or float64 if X is.
         """
         check_is_fitted(self)
+        refuse_device(X, type(self).__name__)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
         components, normalization = (a.astype(X.dtype, copy=False) for a in (self.components_, self.normalization_))
         out = np.empty((len(X), len(components)), X.dtype)

@@ -7,6 +7,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
+from . import svm
+from ._arrays import ToDevice, ToHost, check_device_name
 from ._images import one_of
 from .cluster import KMeans
 from .features.bag_of_words import BagOfVisualWords
@@ -21,7 +23,7 @@ from .kernel_map import RBFNystroem
 from .ridge import RidgeLOOClassifier
 
 
-def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_state=None):
+def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_state=None, device=None):
     """Strongest classical classifier that a budget allows: descriptors in a Gaussian kernel, least squares.
 
     Learned patches, HOG and, but for "fast", Fisher vectors of dense SIFT are computed of an image and of its mirror
@@ -40,6 +42,8 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
         Number of threads of the descriptors; matrix products use those of NumPy.
     random_state : int, RandomState or None, default=None
         Seed of whatever in the pipeline draws at random.
+    device : {"cuda", "cuda:0", "cuda:1", ...}, default=None
+        A GPU for the steps that can run on one, see :func:`make_hog_svm`; None means the CPU for all.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
     Raises
     ------
     ValueError
-        If there is no such preset.
+        If there is no such preset, or `device` is no name of a GPU.
 
     Examples
     --------
@@ -61,32 +65,35 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
     """
     n_patches, n_components, n_dims = _PRESETS[one_of(preset, "preset", tuple(_PRESETS))]
     options = {"n_jobs": n_jobs, "random_state": random_state}
-    parts = [("patches", _patches(n_patches, 6, ((2, 2), (3, 3)), options)), ("hog", Pipeline(_hog(None, n_jobs)))]
+    hog = Pipeline([*_hog(None, n_jobs), *_to_host(device)])
+    parts = [("patches", _patches(n_patches, 6, ((2, 2), (3, 3)), options, device)), ("hog", hog)]
     if preset != "fast":
-        parts += [("patches9", _patches(n_patches, 9, (3, 3), options)), ("fisher", _fisher(options))]
+        parts += [("patches9", _patches(n_patches, 9, (3, 3), options, device)), ("fisher", _fisher(options, device))]
     kernel = RBFNystroem(n_components, standardize=True, n_dims=n_dims, random_state=random_state)
     features = Pipeline([("descriptors", FeatureUnion(parts)), ("kernel", kernel)])
     flips = FlipAverage(features, max_images=n_components, random_state=random_state, image_shape=image_shape)
-    return Pipeline([("features", flips), ("ridge", RidgeLOOClassifier(random_state=random_state))])
+    ridge = RidgeLOOClassifier(random_state=random_state)
+    return Pipeline([*_to_device(device), ("features", flips), ("ridge", ridge)])
 
 
 # Entries of each patch dictionary, landmarks of the kernel, principal components in which it compares.
 _PRESETS = {"fast": (160, 2500, 600), "balanced": (400, 8000, 1500), "best": (800, 16000, 2000)}
 
 
-def _patches(n_clusters, patch_size, pool, options):
+def _patches(n_clusters, patch_size, pool, options, device):
     patches = PatchKMeans(n_clusters, patch_size, 1, pool, "soft_threshold", dictionary="spherical", **options)
     root = FunctionTransformer(np.sqrt, feature_names_out="one-to-one")  # evens out rare, strong responses
-    return Pipeline([("resize", Resize((32, 32), n_jobs=options["n_jobs"])), ("patches", patches), ("root", root)])
+    resize = Resize((32, 32), n_jobs=options["n_jobs"])
+    return Pipeline([("resize", resize), ("patches", patches), ("root", root), *_to_host(device)])
 
 
-def _fisher(options):
+def _fisher(options, device):
     sift = DenseSIFT(step=4, bin_size=(4, 6), root=True)
     resize = Resize((96, 96), n_jobs=options["n_jobs"])
-    return Pipeline([("resize", resize), ("fisher", FisherVector(sift, **options))])
+    return Pipeline([("resize", resize), *_to_host(device), ("fisher", FisherVector(sift, **options))])
 
 
-def make_hog_svm(*, image_shape=None, n_jobs=None, random_state=None):
+def make_hog_svm(*, image_shape=None, n_jobs=None, random_state=None, device=None):
     """HOG at 64 x 64 pixels, linear SVM.
 
     Parameters
@@ -97,11 +104,21 @@ def make_hog_svm(*, image_shape=None, n_jobs=None, random_state=None):
         Number of threads.
     random_state : int, RandomState or None, default=None
         Seed of whatever in the pipeline draws at random.
+    device : {"cuda", "cuda:0", "cuda:1", ...}, default=None
+        A GPU for the steps that can run on one: :class:`ToDevice` comes first, :class:`ToHost` before what runs on
+        the CPU alone, and the SVM is :class:`classic_cls.LinearSVC`. X stays an array on the host, and so do labels.
+        None means the CPU for all. ``set_params(to_device="passthrough")`` takes a fitted pipeline to a machine
+        without a GPU.
 
     Returns
     -------
     pipeline : sklearn.pipeline.Pipeline
         Unfitted; X may be an array of images or a list of images of different sizes.
+
+    Raises
+    ------
+    ValueError
+        If `device` is no name of a GPU. Whether there is such a GPU turns out in ``fit``.
 
     Examples
     --------
@@ -111,10 +128,10 @@ def make_hog_svm(*, image_shape=None, n_jobs=None, random_state=None):
     >>> model.score(faces.images[faces.test], faces.target[faces.test]) > 0.9
     True
     """
-    return Pipeline([*_hog(image_shape, n_jobs), ("svm", _linear_svm(random_state))])
+    return Pipeline([*_to_device(device), *_hog(image_shape, n_jobs), ("svm", _linear_svm(random_state, device))])
 
 
-def make_color_forest(*, image_shape=None, n_jobs=None, random_state=None):
+def make_color_forest(*, image_shape=None, n_jobs=None, random_state=None, device=None):
     """HSV histograms over the image and its quarters, random forest.
 
     Parameters and result are those of :func:`make_hog_svm`.
@@ -126,10 +143,11 @@ def make_color_forest(*, image_shape=None, n_jobs=None, random_state=None):
     ['color', 'forest']
     """
     forest = RandomForestClassifier(n_estimators=300, n_jobs=n_jobs, random_state=random_state)
-    return Pipeline([("color", _color("l1", image_shape, n_jobs)), ("forest", forest)])
+    color = _color("l1", image_shape, n_jobs)
+    return Pipeline([*_to_device(device), ("color", color), *_to_host(device), ("forest", forest)])
 
 
-def make_bovw_svm(*, image_shape=None, n_jobs=None, random_state=None):
+def make_bovw_svm(*, image_shape=None, n_jobs=None, random_state=None, device=None):
     """Dense RootSIFT at 96 x 96 pixels, 512 visual words in a spatial pyramid, linear SVM.
 
     Parameters and result are those of :func:`make_hog_svm`.
@@ -148,10 +166,11 @@ def make_bovw_svm(*, image_shape=None, n_jobs=None, random_state=None):
         n_jobs=n_jobs,
     )
     resize = Resize((96, 96), image_shape=image_shape, n_jobs=n_jobs)
-    return Pipeline([("resize", resize), ("words", words), ("svm", _linear_svm(random_state, C=10))])
+    classifier = _linear_svm(random_state, device, C=10)
+    return Pipeline([*_to_device(device), ("resize", resize), ("words", words), ("svm", classifier)])
 
 
-def make_hog_color_svm(*, image_shape=None, n_jobs=None, random_state=None):
+def make_hog_color_svm(*, image_shape=None, n_jobs=None, random_state=None, device=None):
     """HOG and HSV histograms side by side, linear SVM.
 
     Parameters and result are those of :func:`make_hog_svm`.
@@ -163,17 +182,18 @@ def make_hog_color_svm(*, image_shape=None, n_jobs=None, random_state=None):
     ['hog', 'color']
     """
     parts = [("hog", Pipeline(_hog(image_shape, n_jobs))), ("color", _color("hellinger", image_shape, n_jobs))]
-    return Pipeline([("features", FeatureUnion(parts)), ("svm", _linear_svm(random_state))])
+    features = [*_to_device(device), ("features", FeatureUnion(parts))]
+    return Pipeline([*features, ("svm", _linear_svm(random_state, device))])
 
 
-def make_kmeans_clusters(n_clusters=8, *, image_shape=None, n_jobs=None, random_state=None):
+def make_kmeans_clusters(n_clusters=8, *, image_shape=None, n_jobs=None, random_state=None, device=None):
     """HOG at 64 x 64 pixels, principal components (80 % of the variance), k-means.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number of clusters.
-    image_shape, n_jobs, random_state
+    image_shape, n_jobs, random_state, device
         As in :func:`make_hog_svm`.
 
     Returns
@@ -188,7 +208,8 @@ def make_kmeans_clusters(n_clusters=8, *, image_shape=None, n_jobs=None, random_
     {0, 1}
     """
     kmeans = KMeans(n_clusters, n_init=10, random_state=random_state)
-    return Pipeline([*_hog(image_shape, n_jobs), ("pca", PCA(0.8)), ("kmeans", kmeans)])
+    hog = [*_to_device(device), *_hog(image_shape, n_jobs), *_to_host(device)]
+    return Pipeline([*hog, ("pca", PCA(0.8)), ("kmeans", kmeans)])
 
 
 def _fast(**options):
@@ -216,7 +237,7 @@ PIPELINES = {
     "hog-svm": make_hog_svm,
     "kmeans-clusters": make_kmeans_clusters,
 }
-"""The pipelines by name, each a function that takes `image_shape`, `n_jobs` and `random_state`."""
+"""The pipelines by name, each a function that takes `image_shape`, `n_jobs`, `random_state` and `device`."""
 
 DEFAULT_PIPELINES = [name for name in PIPELINES if name not in ("balanced", "best")]
 """Names of those that run where none are asked for."""
@@ -233,5 +254,18 @@ def _color(norm, image_shape, n_jobs):
     )
 
 
-def _linear_svm(random_state, C=0.1):
-    return LinearSVC(C=C, dual=False, random_state=random_state)
+def _linear_svm(random_state, device, C=0.1):
+    return LinearSVC(C=C, dual=False, random_state=random_state) if device is None else svm.LinearSVC(C)
+
+
+def _to_device(device):
+    """Return the step that takes images to a GPU, if one is asked for."""
+    if device is None:
+        return []
+    check_device_name(device)
+    return [("to_device", ToDevice(device))]
+
+
+def _to_host(device):
+    """Return the step before those that run on the CPU alone."""
+    return [] if device is None else [("to_host", ToHost())]

@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state, compute_sample_weight, gen_batches
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from ._arrays import refuse_device
 from ._images import positive_int
 from ._linalg import cholesky
 
@@ -95,6 +96,7 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If X holds NaN or infinity, y has one class only, or an alpha is not positive.
         """
+        refuse_device(X, type(self).__name__)
         X, y = validate_data(self, X, y, dtype=[np.float32, np.float64], multi_output=True)
         alphas, max_left_out = _checked_alphas(self.alphas), positive_int(self.max_left_out, "max_left_out")
         y = column_or_1d(y, warn=True) if y.shape[1:] in ((), (1,)) else y
@@ -135,6 +137,7 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
             About 1 for the class and -1 for the others.
         """
         check_is_fitted(self)
+        refuse_device(X, type(self).__name__)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if scores.shape[1] == 1 and not self._multilabel else scores

@@ -4,6 +4,7 @@ As strict as CuPy where code written for NumPy goes wrong on a GPU: no conversio
 the two but for scalars, reductions that give arrays, no ``initial=``. What is allocated holds NaN.
 """
 
+import itertools
 import sys
 import weakref
 from types import ModuleType, SimpleNamespace
@@ -11,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import cuda_on_cpu
 import numpy as np
 from sklearn.externals import array_api_compat
-from sklearn.externals.array_api_compat import numpy as standard_numpy
+from sklearn.externals.array_api_compat.common import _helpers
 
 from classic_cls import _arrays
 
@@ -34,6 +35,8 @@ class ndarray:
         return _on_hidden(function, args, kwargs)
 
     def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)  # such as __array_interface__, by which NumPy would read what is hidden
         attribute = getattr(self._hidden, name)
         if callable(attribute):
             return lambda *args, **kwargs: _on_hidden(attribute, args, kwargs)
@@ -41,6 +44,16 @@ class ndarray:
 
     def get(self):
         return self._hidden.copy()
+
+    def set(self, array, stream):
+        """Copy an array on the host, later: when the stream comes to it."""
+        if (array.shape, array.dtype) != (self.shape, self.dtype) or not array.flags.c_contiguous:
+            raise ValueError(f"{array.shape} {array.dtype} for {self.shape} {self.dtype}")
+        if not isinstance(_memory(array), PageLocked):
+            raise ValueError("an asynchronous copy from memory that is not page-locked")
+        if _allocated.get(id(_owner(self._hidden)), 0) > stream.waited_for:
+            raise RuntimeError("the current stream may still use what lay in this memory before")
+        stream.work.append(lambda: self._hidden.__setitem__(..., array))
 
     @property
     def device(self):
@@ -104,8 +117,63 @@ def _unwrapped(value):
 
 def _wrapped(value):
     if isinstance(value, (tuple, list)) and any(isinstance(v, np.ndarray) for v in value):
-        return type(value)(_wrapped(v) for v in value)
+        return getattr(value, "_make", type(value))(_wrapped(v) for v in value)
     return ndarray(np.asarray(value)) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+class Stream:
+    """Work that waits until it is asked for: whoever comes too early sees what was there before."""
+
+    def __init__(self, non_blocking=False):
+        self.work, self.waited_for = [], 0
+
+    def record(self):
+        event = Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event):
+        self.waited_for = event.time
+
+    def synchronize(self):
+        self.run(len(self.work))
+
+    def run(self, n):
+        for i in range(n):
+            work, self.work[i] = self.work[i], lambda: None
+            work()
+
+
+class Event:
+    """A place in a stream's work."""
+
+    def __init__(self):
+        self.stream = None
+
+    def record(self, stream=None):
+        stream = stream or Stream()
+        self.stream, self.n_before, self.time = stream, len(stream.work), next(_clock)
+
+    def synchronize(self):
+        if self.stream:
+            self.stream.run(self.n_before)
+
+
+class PageLocked(bytearray):
+    """Memory on the host that a GPU reads by itself."""
+
+
+_clock = itertools.count(1)
+_allocated = {}  # when, by the id of what `empty` gave
+
+
+def _owner(array):
+    return array if not isinstance(array.base, np.ndarray) else _owner(array.base)
+
+
+def _memory(array):
+    base = _owner(array).base
+    return base.obj if isinstance(base, memoryview) else base
 
 
 class Device:
@@ -119,6 +187,9 @@ class Device:
 
     def __exit__(self, *error):
         pass
+
+    def __eq__(self, other):
+        return self.id == other.id
 
 
 class OutOfMemoryError(MemoryError):
@@ -146,6 +217,7 @@ class FakeCuPy(ModuleType):
 
     def __init__(self):
         super().__init__("cupy")
+        self.linalg, self.fft = _Forwarding("cupy.linalg", np.linalg), _Forwarding("cupy.fft", np.fft)
         self.free = self.least_free = 1 << 30
         self.available = True
         self.driver, self.toolkit, self.n_devices = 13000, 13000, 2
@@ -154,9 +226,12 @@ class FakeCuPy(ModuleType):
             getDeviceCount=lambda: self.n_devices,
             driverGetVersion=lambda: self.driver,
             runtimeGetVersion=lambda: self.toolkit,
+            getDeviceProperties=lambda number: {"name": b"No GPU at all"},
         )
         memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
-        self.cuda = SimpleNamespace(runtime=runtime, Device=Device, memory=memory)
+        self.cuda = SimpleNamespace(runtime=runtime, Device=Device, memory=memory, Stream=Stream, Event=Event)
+        self.cuda.get_elapsed_time = lambda start, stop: stop.time - start.time
+        self.cuda.get_current_stream, self.cuda.alloc_pinned_memory = Stream, PageLocked
         self.pool = SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
 
     def is_available(self):
@@ -178,6 +253,8 @@ class FakeCuPy(ModuleType):
         array.reshape(-1).view(np.uint8)[...] = 0xFF
         self._take(array.nbytes)
         weakref.finalize(array, self._take, -array.nbytes)
+        _allocated[id(array)] = next(_clock)
+        weakref.finalize(array, _allocated.pop, id(array))
         return ndarray(array)
 
     def _take(self, n_bytes):
@@ -185,26 +262,25 @@ class FakeCuPy(ModuleType):
         self.least_free = min(self.least_free, self.free)
 
     def __getattr__(self, name):
-        function = getattr(np, name)
-        if not callable(function) or isinstance(function, type):
-            return function
-        return lambda *args, **kwargs: _on_hidden(function, args, kwargs)
+        return _forwarded(np, name)
 
 
-class StandardCuPy(ModuleType):
-    """What array_api_compat makes of it: the names of the array API, some of which take a device."""
+class _Forwarding(ModuleType):
+    """A module of CuPy that has what one of NumPy has."""
 
-    def asarray(self, a, dtype=None, device=None):
-        return sys.modules["cupy"].asarray(a, dtype)
+    def __init__(self, name, module):
+        super().__init__(name)
+        self._module = module
 
     def __getattr__(self, name):
-        function = getattr(standard_numpy, name)
-        if not callable(function) or isinstance(function, type):
-            return function
-        return lambda *args, device=None, **kwargs: _on_hidden(function, args, kwargs)
+        return _forwarded(self._module, name)
 
 
-_STANDARD = StandardCuPy("standard_cupy")  # one for all tests: array_api_compat remembers it
+def _forwarded(module, name):
+    function = getattr(module, name)
+    if not callable(function) or isinstance(function, type):
+        return function
+    return lambda *args, **kwargs: _on_hidden(function, args, kwargs)
 
 
 def install(monkeypatch, threads=128, seed=0):
@@ -214,5 +290,16 @@ def install(monkeypatch, threads=128, seed=0):
     monkeypatch.setattr(_arrays, "THREADS", threads)
     monkeypatch.setattr(cuda_on_cpu, "seed", seed)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(array_api_compat, "cupy", _STANDARD, raising=False)
+    for name, module in {"linalg": cupy.linalg, "fft": cupy.fft, "cuda.device": cupy.cuda}.items():
+        monkeypatch.setitem(sys.modules, f"cupy.{name}", module)
+    _forget_array_api(monkeypatch)
     return cupy
+
+
+def _forget_array_api(monkeypatch):
+    """Let scikit-learn wrap this CuPy when it first meets an array of it, not one of an earlier test."""
+    for name in [name for name in sys.modules if name.startswith(f"{array_api_compat.__name__}.cupy")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(array_api_compat, "cupy", raising=False)
+    for function in (_helpers._issubclass_fast, _helpers._cls_to_namespace):
+        function.cache_clear()

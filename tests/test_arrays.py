@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import fake_cupy
 import numpy as np
@@ -11,10 +12,24 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 
 import classic_cls
-from classic_cls import HOG, ColorHistogram, DenseSIFT, PatchKMeans, _arrays, color_histogram, dense_sift, hog
+from classic_cls import (
+    HOG,
+    ColorHistogram,
+    DenseSIFT,
+    LinearSVC,
+    PatchKMeans,
+    RBFNystroem,
+    Resize,
+    RidgeLOOClassifier,
+    _arrays,
+    color_histogram,
+    compute_features,
+    dense_sift,
+    hog,
+)
 from classic_cls._arrays import ToDevice, ToHost, namespace, on_device
 
-TRANSFORMERS = [HOG(), ColorHistogram(), DenseSIFT(bin_size=(3, 4)), PatchKMeans(5, random_state=0)]
+TRANSFORMERS = [HOG(), ColorHistogram(), DenseSIFT(bin_size=(3, 4)), PatchKMeans(5, random_state=0), Resize((20, 40))]
 by_name = pytest.mark.parametrize("transformer", TRANSFORMERS, ids=lambda t: type(t).__name__)
 
 
@@ -26,6 +41,13 @@ def cupy(monkeypatch):
 @pytest.fixture(scope="module")
 def images():
     return crops(6, 25, 33)
+
+
+def test_the_fake_is_as_strict_as_cupy(cupy):
+    there = cupy.asarray(np.arange(3))
+    for convert in (np.asarray, np.array, np.arange(9).__getitem__, np.from_dlpack):
+        with pytest.raises((TypeError, AttributeError)):
+            convert(there)
 
 
 # --- Array type in, array type out ------------------------------------------------------------------------------------
@@ -179,7 +201,61 @@ def test_bytes_stay_bytes(cupy, images):
     assert ToHost().transform(images) is images
 
 
-@pytest.mark.parametrize("name", ["FisherVector", "KeypointSIFT", "Resize", "VLAD"])
+@pytest.fixture
+def pieces(monkeypatch):
+    """Return a list of how many rows are sent at a time."""
+    sizes, put = [], fake_cupy.ndarray.set
+
+    def count(there, piece, stream):
+        sizes.append(len(there))
+        put(there, piece, stream)
+
+    monkeypatch.setattr(fake_cupy.ndarray, "set", count)
+    return sizes
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3])
+def test_large_arrays_go_in_pieces(cupy, monkeypatch, images, pieces, n_rows):
+    many = np.concatenate([images, images[::-1]])[:11]
+    for X in (many, many[::-1] / 255, many.reshape(11, -1)[:, 0].astype(float)):
+        pieces.clear()
+        monkeypatch.setattr(_arrays, "_PINNED", (n_rows + 1) * X[0].nbytes - 1)
+        there = ToDevice().transform(X)
+        assert there.dtype == X.dtype
+        assert there.get().tobytes() == X.tobytes()
+        assert pieces == [n_rows] * (11 // n_rows) + [11 % n_rows] * (11 % n_rows > 0)
+
+
+def test_small_arrays_go_at_once(cupy, images, pieces):
+    ToDevice().transform([images[0], *images])
+    assert pieces == []
+
+
+def test_rows_larger_than_a_piece(cupy, monkeypatch, images, pieces):
+    monkeypatch.setattr(_arrays, "_PINNED", 10)
+    assert ToDevice().transform(images).get().tobytes() == images.tobytes()
+    assert pieces == [1] * 6
+
+
+def test_more_than_the_memory_of_the_gpu(cupy, monkeypatch, images, tmp_path):
+    monkeypatch.setattr(_arrays, "_PINNED", 100)
+    many, model = np.concatenate([images] * 4), make_pipeline(ToDevice(), HOG())
+    features = model.fit(images).transform(images).get()
+    cupy.free = 50_000
+    with pytest.raises(MemoryError, match=r"X takes 0.0566 MiB, and the GPU has 0.0477 MiB free.*compute_features"):
+        model.transform(many)
+    store = compute_features(model, many, tmp_path, chunk_size=6)
+    np.testing.assert_array_equal(store.array(), np.concatenate([features] * 4))
+
+
+def test_results_too_large_for_the_gpu(cupy, images):
+    there = cupy.asarray(np.concatenate([images] * 50))
+    cupy.free = 1 << 20
+    with pytest.raises(MemoryError, match=r"The result takes 37.5 MiB, and the GPU has 1 MiB free.*ToHost"):
+        color_histogram(there, 32)
+
+
+@pytest.mark.parametrize("name", ["FisherVector", "KeypointSIFT", "VLAD"])
 def test_steps_of_the_cpu_say_so(cupy, images, name):
     transformer = getattr(classic_cls, name)()
     for X in (cupy.asarray(images), [cupy.asarray(image) for image in images]):
@@ -188,7 +264,25 @@ def test_steps_of_the_cpu_say_so(cupy, images, name):
         ):
             transformer.fit(X)
     with pytest.raises(TypeError, match=r"This function runs on the CPU"):
-        classic_cls.resize(cupy.asarray(images))
+        classic_cls.keypoint_sift(cupy.asarray(images))
+
+
+@pytest.mark.parametrize("model", [RBFNystroem(), RidgeLOOClassifier()], ids=lambda m: type(m).__name__)
+def test_steps_on_rows_of_the_cpu_say_so(cupy, model):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    answer = clone(model).fit(X, y).transform if hasattr(model, "transform") else clone(model).fit(X, y).predict
+    for use in (partial(clone(model).fit, y=y), answer):
+        with pytest.raises(TypeError, match=rf"{type(model).__name__} runs on the CPU, and X .* Put ToHost\(\)"):
+            use(cupy.asarray(X))
+
+
+def test_svm_fitted_on_a_gpu_predicts_on_the_host(cupy):
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.array(["a", "b", "c"])[np.arange(60) % 3]
+    X[:, 0] += 3 * (y == "a")
+    there, here = LinearSVC().fit(cupy.asarray(X), y), LinearSVC().fit(X, y)
+    for model in (there, here, pickle.loads(pickle.dumps(there))):
+        np.testing.assert_array_equal(model.predict(cupy.asarray(X)), here.predict(X))
+        np.testing.assert_array_equal(model.predict(X), here.predict(X))
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cpu", 0, None])

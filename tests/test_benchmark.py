@@ -88,6 +88,19 @@ def test_records_hold_what_is_promised(bunch):
     assert result.failed == []
 
 
+def test_records_tell_the_device(bunch):
+    class Pixels(FunctionTransformer):
+        def __init__(self, device):
+            super().__init__(rows_of)
+            self.device = device
+
+    own = {"there": make_pipeline(Pixels("cuda:1"), LinearSVC()), "broken": make_pipeline(Pixels("cuda"), DBSCAN())}
+    result = benchmark.run(own, bunch)
+    devices = {row["pipeline"]: row["device"] for row in result.records}
+    assert devices == {"there": "cuda:1", "broken": "cuda", "pixels-svm": "cpu", "majority": "cpu"}
+    assert [row["pipeline"] for row in result.failed] == ["broken"]
+
+
 def test_table_has_a_row_for_each_pipeline(bunch):
     result = benchmark.run({"svm": pixels(LinearSVC())}, bunch)
     assert set(result.table.columns) == REQUIRED

@@ -1,5 +1,6 @@
 import pickle
 
+import fake_cupy
 import numpy as np
 import pytest
 from conftest import crops
@@ -166,3 +167,19 @@ def test_as_many_labels_as_images():
     X, y = steps(20)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         FlipAverage(Pixels()).fit(X, y[1:])
+
+
+@pytest.mark.parametrize("flips", ["auto", True, False])
+@pytest.mark.parametrize("gray", [False, True])
+def test_on_a_gpu(monkeypatch, flips, gray):
+    cupy = fake_cupy.install(monkeypatch)
+    images, labels = crops(10, 16, 20), np.arange(10) % 2
+    images[::2] //= 3
+    images = images[..., 1] if gray else images
+    model = FlipAverage(HOG(**SMALL), flips=flips, max_images=7, random_state=0)
+    there, here = clone(model).fit(cupy.asarray(images), labels), clone(model).fit(images, labels)
+    assert there.flips_ == here.flips_
+    features = there.transform(cupy.asarray(images))
+    assert type(features) is cupy.ndarray
+    np.testing.assert_allclose(features.get(), here.transform(images), atol=1e-5)
+    np.testing.assert_array_equal(there.transform(images), here.transform(images))

@@ -1,13 +1,16 @@
 import pickle
 
+import cuda_on_cpu
+import fake_cupy
 import numpy as np
 import pytest
 from conftest import crops
 from sklearn.base import clone, is_clusterer
+from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
-from classic_cls import PIPELINES, make_baseline, make_hog_svm, make_kmeans_clusters
+from classic_cls import PIPELINES, LinearSVC, ToDevice, make_baseline, make_hog_svm, make_kmeans_clusters
 
 # "best" is "balanced" with larger numbers, and takes longer.
 CLASSIFIERS = [name for name in PIPELINES if name != "best" and not is_clusterer(PIPELINES[name]())]
@@ -105,3 +108,69 @@ def test_clusters():
     images, labels = two_kinds(30, 32, 32)
     clusters = make_kmeans_clusters(2, random_state=0).fit_predict(images)
     assert len(set(zip(clusters, labels, strict=True))) == 2
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+# What the kernels are called that a pipeline runs.
+KERNELS = {
+    "bovw-svm": {"sift"},
+    "color-forest": {"color"},
+    "balanced": {"hog", "patch"},
+    "hog-color-svm": {"color", "hog"},
+    "hog-svm": {"hog"},
+    "kmeans-clusters": {"hog"},
+}
+QUICK = {"n_clusters": 4, "n_components": 4, "n_words": 9, "n_estimators": 9}
+
+
+def quick(pipeline):
+    """Return a pipeline that learns less than is good."""
+    return pipeline.set_params(
+        **{k: QUICK[k.split("__")[-1]] for k in pipeline.get_params() if k.split("__")[-1] in QUICK}
+    )
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_on_a_gpu(name, monkeypatch):
+    fake_cupy.install(monkeypatch)
+    monkeypatch.setattr(cuda_on_cpu.RawModule, "launched", launched := [])
+    images, labels = two_kinds(6, 24, 20)
+    there = quick(PIPELINES[name](random_state=0, device="cuda:1")).fit(images, labels)
+    here = quick(PIPELINES[name](random_state=0)).fit(images, labels)
+    assert {kernel.split("_")[0] for _, kernel in launched} == KERNELS[name]
+    predicted, expected = there.predict(images), here.predict(images)
+    assert adjusted_rand_score(predicted, expected) == 1  # clusters are numbered as rounding has it
+    assert is_clusterer(here) or (predicted == expected).all()
+    assert predicted.dtype == expected.dtype
+    launched.clear()
+    moved = pickle.loads(pickle.dumps(there)).set_params(to_device="passthrough")
+    np.testing.assert_array_equal(moved.predict(images), predicted)
+    assert launched == []
+
+
+def test_lists_and_flat_rows_on_a_gpu(monkeypatch):
+    fake_cupy.install(monkeypatch)
+    images, labels = two_kinds(6, 24, 20)
+    model = make_hog_svm(image_shape=(24, 20, 3), device="cuda").fit(images.reshape(6, -1), labels)
+    assert model.score(images.reshape(6, -1), labels) == 1
+    several = [image[: 24 - i] for i, image in enumerate(images)]
+    assert make_hog_svm(device="cuda").fit(several, labels).score(several, labels) == 1
+
+
+def test_search_on_a_gpu(monkeypatch):
+    fake_cupy.install(monkeypatch)
+    images, labels = two_kinds(6, 24, 24)
+    search = GridSearchCV(make_hog_svm(device="cuda"), {"svm__C": [0.1, 1]}, cv=2, error_score="raise")
+    assert search.fit(images, labels).best_score_ == 1
+    assert search.predict(images).dtype == labels.dtype
+    assert isinstance(search.best_estimator_.named_steps["svm"], LinearSVC)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_devices_have_names(name):
+    assert not [step for step in PIPELINES[name]() if isinstance(step, ToDevice)]
+    assert PIPELINES[name](device="cuda:3").get_params()["to_device__device"] == "cuda:3"  # made without a GPU
+    for device in ("cpu", "gpu", "cuda:", 0, ""):
+        with pytest.raises(ValueError, match=f"device={device!r}; expected 'cuda', or 'cuda:1'"):
+            PIPELINES[name](device=device)

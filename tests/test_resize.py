@@ -35,3 +35,18 @@ def test_one_pixel():
 def test_bad_sizes_are_refused(size):
     with pytest.raises(ValueError, match="size="):
         Resize(size).fit(np.zeros((1, 4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(37, 45), (18, 15), (13, 44), (80, 90), (20, 90), (1, 1), (37, 1)])
+def test_on_a_gpu(cupy, photos, gray, size):
+    for images in (photos, gray, photos / 255, (photos / 255).astype(np.float32)):
+        resized = resize(cupy.asarray(images), size)
+        assert type(resized) is cupy.ndarray
+        assert resized.dtype == np.float32
+        np.testing.assert_allclose(resized.get(), resize(images, size), atol=2e-6)
+
+
+def test_images_of_different_sizes_on_a_gpu(cupy, photos):
+    images = [photo[: 10 + 5 * i, : 45 - 4 * i] for i, photo in enumerate(photos)]
+    there = Resize((24, 20)).fit_transform([cupy.asarray(image) for image in images])
+    np.testing.assert_allclose(there.get(), resize(images, (24, 20)), atol=2e-6)

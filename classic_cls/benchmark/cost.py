@@ -81,7 +81,9 @@ def measure_cost(model, images, *, n_latency=20):
     """
     latency = latency_ms(model, images, n_latency)
     seconds, _ = timed_predict(model, images)
-    return Cost(latency, len(images) / seconds, model_bytes(model), threads(model), cpu_count(), _device(model, images))
+    return Cost(
+        latency, len(images) / seconds, model_bytes(model), threads(model), cpu_count(), device_name(model, images)
+    )
 
 
 def latency_ms(model, images, n_latency=20):
@@ -176,7 +178,8 @@ def _parameters(model, name):
     return [value for key, value in params.items() if key.split("__")[-1] == name]
 
 
-def _device(model, images):
+def device_name(model, images):
+    """Return where a model computes: its `device` parameter or that of a step, else where the images lie."""
     named = [str(device) for device in _parameters(model, "device") if device is not None]
     return named[0] if named else str(getattr(images, "device", "cpu"))
 

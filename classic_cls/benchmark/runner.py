@@ -21,7 +21,7 @@ from ..features.resize import Resize
 from ..onnx import OnnxClassifier
 from ..pipelines import DEFAULT_PIPELINES, PIPELINES
 from .corruptions import Robustness, robustness
-from .cost import latency_ms, model_bytes, peak_memory, threads, timed, timed_predict
+from .cost import device_name, latency_ms, model_bytes, peak_memory, threads, timed, timed_predict
 from .forecast import long_fit
 from .predictions import Predictions, read_predictions
 from .results import BenchmarkResult, Evidence
@@ -242,6 +242,7 @@ def _run_one(name, make, dataset, seed, corrupted, announce):
     record = _record(name, dataset, seed)
     try:
         estimator = make(len(dataset.target_names))
+        record["device"] = device_name(estimator, dataset.images)
         _announce(name, estimator, dataset, announce)
         scores, said = _measured(estimator, dataset)
         robust = robustness({name: estimator}, dataset).records if corrupted and said is not None else ()

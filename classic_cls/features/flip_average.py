@@ -6,6 +6,7 @@ from sklearn.utils import check_consistent_length, check_random_state, gen_batch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .._arrays import empty_beside, to_host
 from .._images import fit_images, one_of, positive_int, take, transform_images
 from ..ridge import RidgeLOOClassifier
 
@@ -87,11 +88,11 @@ class FlipAverage(TransformerMixin, BaseEstimator):
         """
         one_of(self.flips, "flips", ("auto", True, False))
         max_images = positive_int(self.max_images, "max_images")
-        images = fit_images(self, X, ragged=True)
+        images = fit_images(self, X, ragged=True, device=True)
         if y is not None:
             check_consistent_length(images, y)
         chosen = check_random_state(self.random_state).permutation(len(images))[:max_images]
-        labels = None if y is None else np.asarray(y)[chosen]
+        labels = None if y is None else np.asarray(to_host(y))[chosen]
         sample = take(images, chosen)
         self.transformer_ = clone(self.transformer).fit(sample, labels)
         self.flips_ = self._flips_help(sample, labels) if self.flips == "auto" else self.flips
@@ -105,7 +106,8 @@ class FlipAverage(TransformerMixin, BaseEstimator):
             return False
         features = self.transformer_.transform(images)
         averaged = (features + self.transformer_.transform(_mirrored(images))) / 2
-        errors = [RidgeLOOClassifier(random_state=0).fit(each, labels).loo_error_ for each in (features, averaged)]
+        rows = to_host(features), to_host(averaged)
+        errors = [RidgeLOOClassifier(random_state=0).fit(each, labels).loo_error_ for each in rows]
         return errors[1] < errors[0]
 
     def transform(self, X):
@@ -119,12 +121,12 @@ class FlipAverage(TransformerMixin, BaseEstimator):
         -------
         features : ndarray of shape (n, n_features)
         """
-        images = transform_images(self, X, ragged=True)
+        images = transform_images(self, X, ragged=True, device=True)
         out = None
         for batch in gen_batches(len(images), _IMAGES):
             features = self._features(images[batch])
             if out is None:
-                out = np.empty((len(images), features.shape[1]), features.dtype)
+                out = empty_beside(features, (len(images), features.shape[1]), features.dtype)
             out[batch] = features
         return out
 

@@ -1,8 +1,12 @@
 """Brings images of any size to one size."""
 
+from functools import lru_cache
+
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import gen_batches
 
+from .._arrays import empty_beside, namespace, on_device
 from .._images import as_pixels, fit_images, for_batches, pair, read_images, transform_images
 
 
@@ -58,8 +62,9 @@ class Resize(TransformerMixin, BaseEstimator):
         self : Resize
         """
         pair(self.size, "size")
-        for image in fit_images(self, X, ragged=True):
-            as_pixels(image)
+        images = fit_images(self, X, ragged=True, device=True)
+        for part in images if isinstance(images, list) else [images[some] for some in gen_batches(len(images), 256)]:
+            as_pixels(part)
         return self
 
     def transform(self, X):
@@ -75,7 +80,7 @@ class Resize(TransformerMixin, BaseEstimator):
         images : ndarray of shape (n, *size) for gray or (n, *size, 3) for RGB, float32
             uint8 input is divided by 255, so that the result is the same for uint8 x and x / 255.
         """
-        return _resize_all(transform_images(self, X, ragged=True), pair(self.size, "size"), self.n_jobs)
+        return _resize_all(transform_images(self, X, ragged=True, device=True), pair(self.size, "size"), self.n_jobs)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -111,16 +116,21 @@ def resize(images, size=(64, 64), *, image_shape=None, n_jobs=None):
     array([[1., 1.],
            [1., 1.]], dtype=float32)
     """
-    return _resize_all(read_images(images, image_shape, ragged=True), pair(size, "size"), n_jobs)
+    return _resize_all(read_images(images, image_shape, ragged=True, device=True), pair(size, "size"), n_jobs)
 
 
 def _resize_all(images, size, n_jobs):
     def resize_some(part, out):
-        for image, resized in zip(part, out, strict=True):
-            _resize_one(image, size, resized)
+        if isinstance(part, list) or not on_device(part):
+            for image, resized in zip(part, out, strict=True):
+                (_multiply if on_device(image) else _resize_one)(image, size, resized)
+        else:
+            _multiply(part, size, out)
 
-    out = np.empty((len(images), *size, images[0].shape[2]), np.float32)
-    for_batches(resize_some, images, out, n_jobs=n_jobs)
+    out = empty_beside(images, (len(images), *size, images[0].shape[2]))
+    height, width, channels = max((image.shape for image in images[:64]), key=np.prod)
+    workspace = 4 * channels * (2 * height * width + size[0] * (width + size[1]))
+    for_batches(resize_some, images, out, n_jobs=n_jobs, workspace=workspace)
     return out[..., 0] if out.shape[3] == 1 else out
 
 
@@ -136,3 +146,30 @@ def _resize_one(image, size, out):
     if shrunk != size:
         pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
     out[...] = pixels.reshape(out.shape)
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def _multiply(images, size, out):
+    """Resize images (..., height, width, channels) by a product with weights for the rows and one for the columns."""
+    pixels, xp = as_pixels(images), namespace(images)
+    if pixels.dtype == np.uint8:
+        pixels = pixels.astype(np.float32) / np.float32(255)
+    *batch, height, width, channels = pixels.shape
+    down, across = (xp.asarray(_weights(*sizes)) for sizes in ((height, size[0]), (width, size[1])))
+    rows = xp.empty((*batch, size[0], width * channels), np.float32)
+    xp.matmul(down, pixels.reshape(*batch, height, width * channels), out=rows)
+    xp.matmul(across, rows.reshape(*batch, size[0], width, channels), out=out)
+
+
+@lru_cache
+def _weights(n, size):
+    """Return what each of `n` pixels counts in each of `size`, (size, n) float32: OpenCV's weights of one side."""
+    if size <= n:  # the overlap of the intervals, as a share of the larger
+        edges = np.arange(size + 1) * n / size
+        ends = edges[1:, None].clip(np.arange(n), np.arange(1, n + 1))
+        starts = edges[:-1, None].clip(np.arange(n), np.arange(1, n + 1))
+        return ((ends - starts) * size / n).astype(np.float32)
+    centers = ((np.arange(size) + 0.5) * n / size - 0.5).clip(0, n - 1)
+    return (1 - np.abs(centers[:, None] - np.arange(n))).clip(0).astype(np.float32)

@@ -1,0 +1,269 @@
+"""The GPU's kernels beside the speed of its memory, and whole models on it beside the CPU's.
+
+    python benchmarks/gpu.py [--data-dir DIR] [--quick] [--json FILE]
+
+- **Kernels**: each descriptor on images that lie on the GPU, in batches that fill it: the median time of a call by CUDA
+  events, the bytes that it must move at least (images in, features out, each once), and the speed that follows, as a
+  share of what copying one large array to another reaches on this GPU. Beside it our CPU kernels on all cores, and a
+  peer on one: scikit-image for HOG, OpenCV for histograms and (with keypoints at the same places) SIFT. Before the
+  clock starts the GPU's features are compared with the CPU's.
+- **Models**: HOG and a linear SVM, and a bag of 1,000 visual words (dense SIFT) and a linear SVM, from images in the
+  host's memory to labels there: images per second in ``predict`` and in ``fit``, with ``ToDevice`` and without. The
+  images are CIFAR-10's, looked for in DIR as `accuracy.py` does, or crops of scikit-image's photographs of that size,
+  whose classes are the photographs.
+
+Nothing is asserted about speed. The exit code is 1 if features disagree, else 0; without a GPU it is 0, too, and the
+output says why there is none.
+"""
+
+import argparse
+import datetime
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import accuracy
+import cv2
+import numpy as np
+import peer_cases
+import skimage
+from peers import cpu_model, write_json
+from sklearn.pipeline import make_pipeline
+
+from classic_cls import (
+    HOG,
+    BagOfVisualWords,
+    DenseSIFT,
+    LinearSVC,
+    ToDevice,
+    _arrays,
+    color_histogram,
+    dense_sift,
+    hog,
+    patch_features,
+)
+
+_CHECKED = 8  # images whose features are compared
+
+
+def main():
+    args = parse_arguments()
+    try:
+        cupy = _arrays._usable_cupy()
+    except (ImportError, RuntimeError) as error:
+        print(f"Nothing was measured, for there is no GPU to use. {error}")
+        return
+    print(describe_machine(cupy), flush=True)
+    bandwidth = copy_bandwidth(cupy, args.quick)
+    print(f"Copying moves {bandwidth / 1e9:.4g} GB/s.\n", flush=True)
+    try:
+        kernels = [measure_kernel(cupy, name, make(args.quick), bandwidth, args.quick) for name, make in CASES.items()]
+    except AssertionError as error:
+        sys.exit(str(error))
+    print_table(kernels)
+    X_train, y_train, X_test, source = load_images(args.data_dir, args.quick)
+    print(f"\nTo labels, from {len(X_train):,} and {len(X_test):,} images on the host, {source}:\n", flush=True)
+    models = [measure_model(name, make, X_train, y_train, X_test) for name, make in MODELS.items()]
+    print_table(models)
+    if args.json:
+        report = {"machine": describe_machine(cupy), "copy_bytes_per_second": bandwidth}
+        write_json(report | {"images": source, "kernels": kernels, "models": models}, args.json)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="where CIFAR-10 lies")
+    parser.add_argument("--quick", action="store_true", help="a few images: a check that all runs")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures there")
+    return parser.parse_args()
+
+
+def describe_machine(cupy):
+    """Return a line on the GPU and one on the CPU."""
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+    cuda = cupy.cuda.runtime.runtimeGetVersion()
+    return (
+        f"{name}, CUDA {cuda // 1000}.{cuda % 1000 // 10}, CuPy {cupy.__version__}; {datetime.date.today()}\n"
+        f"{cpu_model()}; OpenCV {cv2.__version__}, scikit-image {skimage.__version__}"
+    )
+
+
+def copy_bandwidth(cupy, quick):
+    """Return the bytes per second, read and written, of copying an array to another one."""
+    source, target = (cupy.empty(1 << (16 if quick else 30), np.uint8) for _ in range(2))
+    source[...] = 0
+    return 2 * source.nbytes / event_seconds(cupy, partial(cupy.copyto, target, source))
+
+
+def event_seconds(cupy, call, n_times=20):
+    """Return the median time of a call on the GPU, after one that isn't counted."""
+    call()
+    seconds = []
+    for _ in range(n_times):
+        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        call()
+        stop.record()
+        stop.synchronize()
+        seconds.append(cupy.cuda.get_elapsed_time(start, stop) / 1000)
+    return float(np.median(seconds))
+
+
+# --- Kernels ----------------------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A descriptor to time."""
+
+    describe: Callable  # of NumPy's or CuPy's images
+    images: np.ndarray
+    peer: str = "-"
+    peer_run: Callable | None = None  # of NumPy's images
+
+
+def hog_case(quick):
+    def peer(images):
+        return [skimage.feature.hog(image, cells_per_block=(2, 2)) for image in images]
+
+    images = many(100_000, quick, peer_cases._GRAY)
+    return Case(partial(hog, cells_per_block=(2, 2)), images, "scikit-image hog", peer)
+
+
+def color_case(quick, joint):
+    def peer(images):
+        channels = [[0, 1, 2]] if joint else [[0], [1], [2]]
+        return [[cv2.calcHist([image], c, None, [8] * len(c), [0, 256] * len(c)) for c in channels] for image in images]
+
+    images = many(100_000, quick, peer_cases._COLOR)
+    return Case(partial(color_histogram, joint=joint), images, "OpenCV calcHist", peer)
+
+
+def sift_case(quick):
+    images = many(20_000, quick, peer_cases._GRAY)
+    return Case(partial(dense_sift, contrast_threshold=0), images, "OpenCV SIFT", peer_cases._opencv_sift)
+
+
+def patches_case(quick, n_entries=1600):
+    images, rng = many(10_000, quick, peer_cases._COLOR), np.random.default_rng(0)
+    parts = np.zeros(108), np.eye(108), rng.normal(size=(16 if quick else n_entries, 108))
+    return Case(lambda images, **how: patch_features(images, *parts, **how), images)
+
+
+CASES = {
+    "hog": hog_case,
+    "color-joint": partial(color_case, joint=True),
+    "color-per-channel": partial(color_case, joint=False),
+    "dense-sift": sift_case,
+    "patches": patches_case,
+}
+
+
+def many(n, quick, names):
+    """Return `n` images of 32 x 32 pixels: a thousand crops, again and again."""
+    crops = peer_cases.crops(min(n, _CHECKED if quick else 1000), 32, 32, names)
+    return crops if quick else np.tile(crops, (n // len(crops), *[1] * (crops.ndim - 1)))
+
+
+def measure_kernel(cupy, name, case, bandwidth, quick):
+    """Time one descriptor and return its row."""
+    images = cupy.asarray(case.images)
+    features = case.describe(images)
+    check(name, features[:_CHECKED].get(), case.describe(case.images[:_CHECKED]))
+    n_bytes = images.nbytes + features.nbytes
+    del features  # memory for the next call
+    seconds = event_seconds(cupy, partial(case.describe, images), 3 if quick else 20)
+    n_peer = _CHECKED if quick else 200
+    peer = n_peer / clock(partial(case.peer_run, case.images[:n_peer])) if case.peer_run else None
+    cpu = len(images) / clock(partial(case.describe, case.images, n_jobs=-1))
+    return {
+        "kernel": name,
+        "images": len(images),
+        "ms": 1000 * seconds,
+        "GB/s": n_bytes / seconds / 1e9,
+        "share of copying": n_bytes / seconds / bandwidth,
+        "images/s": len(images) / seconds,
+        "CPU, images/s": cpu,
+        "peer": case.peer,
+        "peer, images/s": peer,
+    }
+
+
+def check(name, ours, expected):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * scale, err_msg=f"{name}: GPU and CPU disagree.")
+
+
+def clock(call, n_times=3):
+    """Return the median time of a call that ends on the host, after one that isn't counted."""
+    seconds = []
+    for _ in range(n_times + 1):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:]))
+
+
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+
+def hog_svm(there):
+    return make_pipeline(*there, HOG(pixels_per_cell=4, cells_per_block=2, n_jobs=-1), LinearSVC(0.1))
+
+
+def bag_of_words(there):
+    words = BagOfVisualWords(DenseSIFT(step=4, bin_size=4, root=True), 1000, random_state=0, n_jobs=-1)
+    return make_pipeline(*there, words, LinearSVC(1))
+
+
+MODELS = {"HOG, linear SVM": hog_svm, "1,000 visual words, linear SVM": bag_of_words}
+
+
+def load_images(data_dir, quick):
+    """Return training images and labels, test images, and what they are."""
+    if data_dir:
+        X_train, y_train, X_test, _ = accuracy.load("cifar10", data_dir)
+        return X_train, y_train, X_test, "CIFAR-10"
+    n_train, n_test = (60, 16) if quick else (50_000, 10_000)
+    images = peer_cases.crops(n_train + n_test, 32, 32, peer_cases._COLOR)
+    labels = np.arange(n_train) % len(peer_cases._COLOR)
+    return images[:n_train], labels, images[n_train:], "crops of four photographs"
+
+
+def measure_model(name, make, X_train, y_train, X_test):
+    """Fit and predict on the GPU and on the CPU, and return the row."""
+    gpu, cpu = make([ToDevice()]), make([])
+    gpu_fit, cpu_fit = (clock(partial(model.fit, X_train, y_train), 1) for model in (gpu, cpu))
+    gpu_predict, cpu_predict = (clock(partial(model.predict, X_test)) for model in (gpu, cpu))
+    return {
+        "model": name,
+        "predict, images/s": len(X_test) / gpu_predict,
+        "CPU": len(X_test) / cpu_predict,
+        "times": cpu_predict / gpu_predict,
+        "fit, images/s": len(X_train) / gpu_fit,
+        "CPU, fit": len(X_train) / cpu_fit,
+        "times, fit": cpu_fit / gpu_fit,
+        "same labels": float(np.mean(gpu.predict(X_test) == cpu.predict(X_test))),
+    }
+
+
+# --- Output -----------------------------------------------------------------------------------------------------------
+
+
+def print_table(rows):
+    """Print a Markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    for line in lines:
+        print("|", " | ".join(line), "|", flush=True)
+
+
+def cell(value):
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else value
+
+
+if __name__ == "__main__":
+    main()
