@@ -147,7 +147,7 @@ def test_host_and_gpu_do_not_mix(cupy, images):
 
 def test_batches_follow_free_memory(cupy, images, batches, monkeypatch):
     many = np.concatenate([images] * 5)
-    workspace = 8 * (images[0].size + hog(images).shape[1])
+    workspace = 8 * (3 * images[0].size + hog(images).shape[1])
     for free, expected in ((1 << 30, [30]), (2 * 7 * workspace, [7, 7, 7, 7, 2]), (1, [1] * 30)):
         batches.clear()
         monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda free=free: (free, 1 << 40))
