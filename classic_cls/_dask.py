@@ -73,7 +73,8 @@ def gather(values, sizes=None):
     except distributed.KilledWorker as error:
         raise RuntimeError(_killed(error, values, sizes)) from error
     finally:
-        client.cancel(list(futures.values()))  # a traceback may keep them alive, and the workers at work
+        for future in futures.values():  # a traceback may keep them, and the workers at work
+            future.release()
 
 
 class _NoWorkersError(Exception):

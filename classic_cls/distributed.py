@@ -329,7 +329,7 @@ def _mean_and_rows(X, share, chosen):
 
 def _equations(X, Y, weights, means):
     mean, target_mean = means
-    return _normal_equations(X, Y - target_mean, mean, weights)
+    return _normal_equations(X, Y - target_mean, mean, weights) if len(X) else (0.0, 0.0)
 
 
 def _check_finite(means):
