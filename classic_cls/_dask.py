@@ -10,6 +10,7 @@ from time import monotonic
 import numpy as np
 
 _PATIENCE = "20s"  # without any worker
+_SUSPECTS = 4  # to name
 _NO_WORKERS = "distributed.scheduler.no-workers-timeout"
 
 
@@ -116,15 +117,14 @@ async def _gather_watched(client, futures):
         if await client.nthreads():
             last_seen = monotonic()
         elif monotonic() - last_seen > dask.utils.parse_timedelta(patience):
-            await client.cancel(futures)  # which ends the gathering
-            await asyncio.wait([gathering])
-            gathering.exception()
+            await client.cancel(futures)
+            await asyncio.gather(gathering, return_exceptions=True)  # which comes to an end by that
             raise _NoWorkersError(patience)
     return gathering.result()
 
 
 def _blamed(client, values):
-    """Return those tasks that most dead workers had been given, by number: the first was the likeliest to run."""
+    """Return those tasks that most dead workers had been given, by their blocks' numbers."""
     tasks, counts = _tasks(values), Counter()
     for _, event in client.get_events("all"):
         if event.get("action") == "remove-worker" and not event.get("expected"):
@@ -145,8 +145,9 @@ def _tasks(values):
 def _abandoned(patience, blamed, values, sizes):
     cause = "Look into the workers' logs"
     if blamed:
-        others = f" (or another of the {len(blamed)} tasks they had been given)" if len(blamed) > 1 else ""
-        cause = f"{_named(blamed[0], values, sizes)} killed the last{others}; smaller chunks need less memory"
+        named = [_named(task, values, sizes) for task in blamed[:_SUSPECTS]]
+        others = f", or one of {len(blamed) - _SUSPECTS} others" if len(blamed) > _SUSPECTS else ""
+        cause = f"{' or '.join(named)}{others} killed those there were; smaller chunks need less memory"
     return (
         f"The cluster has had no worker for {patience}; expected one or more. {cause}. For a cluster that starts more "
         f"slowly: dask.config.set({{{_NO_WORKERS!r}: '5 minutes'}})."
