@@ -28,6 +28,49 @@ def import_dask():
     return dask, distributed
 
 
+def one_block_wide(X):
+    """Return a dask array that is cut along its first axis only, or a bag as it is."""
+    dask, _ = import_dask()
+    if isinstance(X, dask.bag.Bag):
+        return X
+    if not isinstance(X, dask.array.Array) or X.ndim == 0:
+        raise TypeError(
+            f"X is {type(X).__name__}; expected a dask array or bag, as dask.array.from_array(images, chunks=(999, -1, "
+            "-1)) and dask.bag.from_sequence(paths, partition_size=999) make them."
+        )
+    if np.isnan(X.shape[1:]).any():
+        raise ValueError(f"X has shape {X.shape}; expected that no more than the number of images is unknown.")
+    return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
+
+
+def is_array(X):
+    return hasattr(X, "chunks")
+
+
+def blocks_of(X):
+    return np.ravel(X.to_delayed()).tolist()
+
+
+def known_sizes(X):
+    """Return how many images each block has, or None where that is unknown."""
+    return None if not is_array(X) or np.isnan(X.shape[0]) else X.chunks[0]
+
+
+def sizes_of(X):
+    return known_sizes(X) or gather(each_block(len, blocks_of(X)))
+
+
+def cut(rows, sizes):
+    return np.split(rows, np.cumsum(sizes)[:-1])
+
+
+def in_blocks(chosen, sizes):
+    """Return ascending numbers of images by block, counted from the block's first."""
+    stops = np.cumsum(sizes)
+    parts = np.split(chosen, np.searchsorted(chosen, stops[:-1]))
+    return [part - (stop - size) for part, stop, size in zip(parts, stops, sizes, strict=True)]
+
+
 def each_block(function, blocks, *arguments):
     """Return ``function(block, ...)`` for each of the blocks, delayed, with an argument of its own from each sequence.
 

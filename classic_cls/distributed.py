@@ -12,7 +12,19 @@ import numpy as np
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._dask import add_up, each_block, gather, import_dask
+from ._dask import (
+    add_up,
+    blocks_of,
+    cut,
+    each_block,
+    gather,
+    import_dask,
+    in_blocks,
+    is_array,
+    known_sizes,
+    one_block_wide,
+    sizes_of,
+)
 from ._images import one_of, positive_int
 from .ridge import RidgeLOOClassifier, _LeftOut, _normal_equations, _Problem
 
@@ -138,8 +150,8 @@ def compute_blocks(X):
     ...     compute_blocks(da.arange(5, chunks=2) ** 2)
     array([ 0,  1,  4,  9, 16])
     """
-    X = _one_block_wide(X)
-    return np.concatenate(gather(_blocks(X), _known_sizes(X)))
+    X = one_block_wide(X)
+    return np.concatenate(gather(blocks_of(X), known_sizes(X)))
 
 
 def sample_images(X, n_images, *, random_state=None):
@@ -179,12 +191,12 @@ def sample_images(X, n_images, *, random_state=None):
     >>> transform_blocks(words, images).shape[1]
     20
     """
-    n_images, X = positive_int(n_images, "n_images"), _one_block_wide(X)
-    sizes = _sizes(X)
+    n_images, X = positive_int(n_images, "n_images"), one_block_wide(X)
+    sizes = sizes_of(X)
     if sum(sizes) < n_images:
         raise ValueError(f"n_images={n_images}, and X holds {sum(sizes)}; draw no more than that.")
     chosen = np.sort(check_random_state(random_state).permutation(sum(sizes))[:n_images])
-    parts = gather(each_block(_rows, _blocks(X), _in_blocks(chosen, sizes)), sizes)
+    parts = gather(each_block(_rows, blocks_of(X), in_blocks(chosen, sizes)), sizes)
     return np.concatenate(parts) if hasattr(X, "chunks") else [item for part in parts for item in part]
 
 
@@ -237,7 +249,7 @@ def fit_blocks(classifier, X, y):
             "to a sample: sample_images(X, n_images)."
         )
     X = _feature_blocks(X)
-    sizes = _sizes(X)
+    sizes = sizes_of(X)
     y = check_array(np.asarray(y), ensure_2d=False, dtype=None, input_name="y")
     check_consistent_length(range(sum(sizes)), y)
     validate_data(classifier, np.empty((1, X.shape[1])), skip_check_array=True)  # remembers n_features_in_
@@ -254,15 +266,15 @@ def fit_blocks(classifier, X, y):
 def _map_blocks(model, method, X):
     """Return the dask array whose blocks are what the model's method gives of those of X."""
     dask, _ = import_dask()
-    X = _one_block_wide(X)
+    X = one_block_wide(X)
     none = _of_no_images(model, method, X)
     shared = dask.delayed(copy.deepcopy(model), pure=True, traverse=False)  # the user may fit it anew meanwhile
-    blocks, function = _blocks(X), partial(_of_block, method=method, none=none)
+    blocks, function = blocks_of(X), partial(_of_block, method=method, none=none)
     name = f"{type(model).__name__}-{method}-{dask.base.tokenize(shared.key, blocks[0].key, function)}"
     zeros = (0,) * (none.ndim - 1)
     tasks = {(name, i, *zeros): (function, shared.key, block.key) for i, block in enumerate(blocks)}
     graph = dask.highlevelgraph.HighLevelGraph.from_collections(name, tasks, dependencies=[shared, *blocks])
-    rows = X.chunks[0] if _is_array(X) else (np.nan,) * len(blocks)
+    rows = X.chunks[0] if is_array(X) else (np.nan,) * len(blocks)
     return dask.array.Array(graph, name, (rows, *((k,) for k in none.shape[1:])), meta=none)
 
 
@@ -311,13 +323,13 @@ def _of_block(model, images, method, none):
 
 def _problem(X, sizes, Y, weights, chosen):
     """Return the normal equations that RidgeLOOClassifier solves, and the rows that it leaves out."""
-    blocks, share = _blocks(X), weights / weights.sum()
-    parts = each_block(_mean_and_rows, blocks, _cut(share, sizes), _in_blocks(chosen, sizes))
+    blocks, share = blocks_of(X), weights / weights.sum()
+    parts = each_block(_mean_and_rows, blocks, cut(share, sizes), in_blocks(chosen, sizes))
     means, rows = zip(*gather(parts, sizes), strict=True)
     _check_finite(means)
     mean, target_mean = np.sum(means, axis=0).astype(X.dtype), share @ Y
     both = [(mean, target_mean)] * len(blocks)
-    parts = each_block(_equations, blocks, _cut(Y.astype(np.int8), sizes), _cut(weights, sizes), both)
+    parts = each_block(_equations, blocks, cut(Y.astype(np.int8), sizes), cut(weights, sizes), both)
     ((gram, moments),) = gather([add_up(parts)], sizes)
     left_out = _LeftOut(np.concatenate(rows) - mean, Y[chosen], weights[chosen], share[chosen])
     return _Problem(mean, target_mean, gram, moments, sum(sizes), left_out)
@@ -338,61 +350,15 @@ def _check_finite(means):
         raise ValueError(f"X contains NaN or infinity in block {bad[0]}. Mend or drop those rows.")
 
 
-# --- Collections and their blocks -------------------------------------------------------------------------------------
-
-
-def _one_block_wide(X):
-    """Return a dask array that is cut along its first axis only, or a bag as it is."""
-    dask, _ = import_dask()
-    if isinstance(X, dask.bag.Bag):
-        return X
-    if not isinstance(X, dask.array.Array) or X.ndim == 0:
-        raise TypeError(
-            f"X is {type(X).__name__}; expected a dask array or bag, as dask.array.from_array(images, chunks=(999, -1, "
-            "-1)) and dask.bag.from_sequence(paths, partition_size=999) make them."
-        )
-    if np.isnan(X.shape[1:]).any():
-        raise ValueError(f"X has shape {X.shape}; expected that no more than the number of images is unknown.")
-    return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
-
-
 def _feature_blocks(X):
-    X = _one_block_wide(X)
-    if not _is_array(X) or X.ndim != 2:
+    X = one_block_wide(X)
+    if not is_array(X) or X.ndim != 2:
         raise ValueError(f"X is {X}; expected a dask array of features, (n, n_features).")
     return X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
 
 
-def _is_array(X):
-    return hasattr(X, "chunks")
-
-
 def _holds_paths(X):
-    return not _is_array(X) or X.dtype.kind in "OU"
-
-
-def _blocks(X):
-    return np.ravel(X.to_delayed()).tolist()
-
-
-def _known_sizes(X):
-    """Return how many images each block has, or None where that is unknown."""
-    return None if not _is_array(X) or np.isnan(X.shape[0]) else X.chunks[0]
-
-
-def _sizes(X):
-    return _known_sizes(X) or gather(each_block(len, _blocks(X)))
-
-
-def _cut(rows, sizes):
-    return np.split(rows, np.cumsum(sizes)[:-1])
-
-
-def _in_blocks(chosen, sizes):
-    """Return ascending numbers of images by block, counted from the block's first."""
-    stops = np.cumsum(sizes)
-    parts = np.split(chosen, np.searchsorted(chosen, stops[:-1]))
-    return [part - (stop - size) for part, stop, size in zip(parts, stops, sizes, strict=True)]
+    return not is_array(X) or X.dtype.kind in "OU"
 
 
 def _rows(block, chosen):
