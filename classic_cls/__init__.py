@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cluster": ["KMeans"],
         "datasets": ["load_dataset", "load_digits", "load_faces", "load_image_folder", "load_npz", "load_textures"],
         "deep": ["NetClassifier", "make_small_cnn", "make_small_resnet"],
+        "distributed": ["compute_blocks", "fit_blocks", "predict_blocks", "sample_images", "transform_blocks"],
         "feature_store": ["FeatureStore", "compute_features"],
         "features.bag_of_words": ["BagOfVisualWords", "assign_words", "llc", "soft_assign_words"],
         "features.color_histogram": ["ColorHistogram", "color_histogram"],

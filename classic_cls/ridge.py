@@ -1,5 +1,6 @@
 """Least-squares classification whose regularisation is chosen by leave-one-out, in one pass over many rows."""
 
+from functools import partial
 from numbers import Real
 from typing import NamedTuple
 
@@ -98,20 +99,23 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
         """
         refuse_device(X, type(self).__name__)
         X, y = validate_data(self, X, y, dtype=[np.float32, np.float64], multi_output=True)
+        return self._fit(y, X.dtype, partial(_problem, X))
+
+    def _fit(self, y, dtype, make_problem):
+        """Fit to the problem that ``make_problem(targets, weights, rows to leave out)`` returns."""
         alphas, max_left_out = _checked_alphas(self.alphas), positive_int(self.max_left_out, "max_left_out")
         y = column_or_1d(y, warn=True) if y.shape[1:] in ((), (1,)) else y
         Y = self._targets(y)
         weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else np.ones(len(Y))
-        problem = _Problem(X, Y, weights.astype(X.dtype), max_left_out, check_random_state(self.random_state))
+        chosen = np.sort(check_random_state(self.random_state).permutation(len(Y))[:max_left_out])
+        problem = make_problem(Y, weights.astype(dtype), chosen)
         best = _search(problem.solve, alphas)
         if best.weights is None:
-            raise ValueError(
-                f"alphas={self.alphas!r} are too small for features so dependent in {X.dtype}; add larger."
-            )
+            raise ValueError(f"alphas={self.alphas!r} are too small for features so dependent in {dtype}; add larger.")
         self.alpha_, self.loo_error_ = best.alpha, best.error
-        self.coef_ = np.ascontiguousarray(best.weights.T.astype(X.dtype))
-        self.intercept_ = (problem.target_mean - problem.mean @ best.weights).astype(X.dtype)
-        self.scale_ = _probability_scale(best.left_out, problem.left_out_targets, self._multilabel)
+        self.coef_ = np.ascontiguousarray(best.weights.T.astype(dtype))
+        self.intercept_ = (problem.target_mean - problem.mean @ best.weights).astype(dtype)
+        self.scale_ = _probability_scale(best.left_out, problem.left_out.targets, self._multilabel)
         return self
 
     def _targets(self, y):
@@ -169,22 +173,23 @@ class _Solution(NamedTuple):
     error: float
 
 
+class _LeftOut(NamedTuple):
+    rows: np.ndarray  # centred as the normal equations are
+    targets: np.ndarray
+    weights: np.ndarray
+    shares: np.ndarray  # of the sum of all weights
+
+
 class _Problem:
     """Normal equations of the centred, weighted problem, in double precision, and the rows to leave out."""
 
-    def __init__(self, X, Y, weights, max_left_out, rng):
-        share = weights / weights.sum()
-        self.mean, self.target_mean = share @ X, share @ Y
-        self.rotation, X, center = _narrowed(X, self.mean)
-        gram, moments = _normal_equations(X, Y - self.target_mean, center, weights)
-        self.gram, self.moments = gram, moments
-        self.scale = np.trace(gram) / len(X)
-        if self.scale <= (10 * np.finfo(self.mean.dtype).eps) ** 2 * (self.mean @ self.mean):  # no more than rounding
+    def __init__(self, mean, target_mean, gram, moments, n_rows, left_out, rotation=None):
+        self.mean, self.target_mean, self.gram, self.moments = mean, target_mean, gram, moments
+        self.left_out = left_out._replace(rows=left_out.rows.astype(np.float64))
+        self.rotation = rotation
+        self.scale = np.trace(gram) / n_rows
+        if self.scale <= (10 * np.finfo(mean.dtype).eps) ** 2 * (mean @ mean):  # no more than rounding
             self.scale = 1.0
-        chosen = np.sort(rng.permutation(len(X))[:max_left_out])
-        self.rows = (X[chosen] - center).astype(np.float64)
-        self.row_weights, self.shares = weights[chosen, None], share[chosen, None]
-        self.left_out_targets = Y[chosen]
 
     def solve(self, alpha):
         """Return the solution for one alpha; of infinite error where alpha is too small for one."""
@@ -195,13 +200,22 @@ class _Problem:
         except LinAlgError:  # features depend on each other, and alpha is below the rounding of their products
             return _Solution(alpha, None, None, np.inf)
         weights = cho_solve((factor, True), self.moments, check_finite=False)
-        half = solve_triangular(factor, self.rows.T, lower=True, check_finite=False)
-        leverages = self.row_weights * np.einsum("ij,ij->j", half, half)[:, None] + self.shares
-        targets = self.left_out_targets - self.target_mean
-        residuals = (targets - self.rows @ weights) / np.maximum(1 - leverages, 1e-6)
-        error = float(np.average((residuals**2).mean(1), weights=self.row_weights[:, 0]))
+        rows, targets, row_weights, shares = self.left_out
+        half = solve_triangular(factor, rows.T, lower=True, check_finite=False)
+        leverages = row_weights[:, None] * np.einsum("ij,ij->j", half, half)[:, None] + shares[:, None]
+        residuals = (targets - self.target_mean - rows @ weights) / np.maximum(1 - leverages, 1e-6)
+        error = float(np.average((residuals**2).mean(1), weights=row_weights))
         weights = weights if self.rotation is None else self.rotation @ weights
-        return _Solution(alpha, weights, self.left_out_targets - residuals, error)
+        return _Solution(alpha, weights, targets - residuals, error)
+
+
+def _problem(X, Y, weights, chosen):
+    share = weights / weights.sum()
+    mean, target_mean = share @ X, share @ Y
+    rotation, X, center = _narrowed(X, mean)
+    gram, moments = _normal_equations(X, Y - target_mean, center, weights)
+    left_out = _LeftOut(X[chosen] - center, Y[chosen], weights[chosen], share[chosen])
+    return _Problem(mean, target_mean, gram, moments, len(X), left_out, rotation)
 
 
 def _narrowed(X, mean):

@@ -2,6 +2,7 @@
 
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 from conftest import crops
@@ -125,6 +126,12 @@ class TestOnImages:
         one, two = (make(name).set_params(**{n_jobs: n}).fit(images) for n in (1, 2))
         assert_same(one.transform(images), two.transform(images))
         assert_same(one.transform(images), one.set_params(**{n_jobs: 3}).transform(images))
+
+    @pytest.mark.parametrize("backend", ["loky", "threading"])
+    def test_any_backend_of_joblib(self, name, images, backend):
+        expected = make(name).fit(images).transform(images)
+        with joblib.parallel_config(backend=backend, n_jobs=2):
+            assert_same(make(name).fit(images).transform(images), expected)
 
     def test_same_features_in_any_dtype(self, name, images):
         estimator = make(name).fit(images)

@@ -258,8 +258,9 @@ def test_too_many_pixels_are_refused_before_decoding(photo, monkeypatch):
 
 
 def test_what_cannot_be_opened_keeps_its_error(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="no_such"):
+    with pytest.raises(FileNotFoundError, match="no_such") as error:
         read(tmp_path / "no_such.jpg")
+    assert error.value.__cause__ is None  # rather than itself: who follows the causes would not come to an end
     with pytest.raises(IsADirectoryError, match=tmp_path.name):
         read(tmp_path)
 

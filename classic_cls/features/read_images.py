@@ -318,7 +318,7 @@ def _read_all(paths, start, options, errors, n_jobs):
     for_batches(read_some, np.arange(len(paths)), images, n_jobs=n_jobs, batch_size=16)
     if failures and errors == "raise":
         i = min(failures)
-        raise _named(failures[i], paths[i], start + i) from failures[i]
+        _raise(failures[i], paths[i], start + i)
     skipped = tuple(_report(failures[i], paths[i], start + i) for i in sorted(failures))
     kept = np.array([i for i in range(len(paths)) if i not in failures], np.int64)
     images = images[kept] if failures else images
@@ -344,8 +344,10 @@ def _room(n, options):
     return np.empty((n, *options["size"], *([3] if options["color"] == "rgb" else [])), np.uint8)
 
 
-def _named(error, path, i):
-    return error if isinstance(error, OSError) else ValueError(f"{_name(path, i)} {error}")
+def _raise(error, path, i):
+    if isinstance(error, OSError):  # names the path itself
+        raise error
+    raise ValueError(f"{_name(path, i)} {error}") from error
 
 
 def _report(error, path, i):
