@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from test_contract import OF_ROWS, QUICK, TRANSFORMERS
 
-from classic_cls import HOG, ColorHistogram, DenseSIFT, KeypointSIFT, RBFNystroem, Resize, _native
+from classic_cls import HOG, ColorHistogram, DenseSIFT, KeypointSIFT, KMeans, RBFNystroem, Resize, _native
 
 ONE, TWO = st.integers(1, 12), st.tuples(st.integers(1, 12), st.integers(1, 12))
 GRID = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -83,6 +83,14 @@ PARAMETERS = {
         "alpha": st.floats(0, 1),
         "whitening_epsilon": st.floats(1e-3, 1),
         "samples_per_cluster": st.integers(1, 100),
+    },
+    "KMeans": {
+        "n_clusters": ONE,
+        "init": st.just("k-means++"),
+        "n_init": st.integers(1, 3),
+        "max_iter": ONE,
+        "tol": st.floats(0, 1),
+        "batch_size": ONE | st.none(),
     },
     "RBFNystroem": {
         "n_components": ONE,
@@ -250,10 +258,11 @@ def test_features_or_a_refusal(name, data):
             assert_alike(result, results[0], rtol=1e-3, atol=1e-4)
 
 
-@given(st.data())
-def test_kernel_maps_of_rows_or_a_refusal(data):
+@pytest.mark.parametrize("kind", [KMeans, RBFNystroem])
+@given(data=st.data())
+def test_numbers_from_rows_or_a_refusal(kind, data):
     X, others = (as_rows(data.draw(BATCHES).images()) for _ in range(2))
-    transformer = RBFNystroem(**data.draw(parameters("RBFNystroem")), random_state=0)
+    transformer = kind(**data.draw(parameters(kind.__name__)), random_state=0)
     result = outcome(transformer.fit_transform, X)
     assert_sound(result, len(X))
     if not isinstance(result, Exception):
@@ -266,6 +275,6 @@ def as_rows(images):
 
 def test_every_transformer_and_parameter_is_drawn():
     own = {name: set(made(name, {}, None).get_params(deep=False)) for name in TRANSFORMERS}
-    own["RBFNystroem"] = set(RBFNystroem().get_params())
+    own |= {kind.__name__: set(kind().get_params()) for kind in (KMeans, RBFNystroem)}
     assert {name: set(drawn) | OTHERS & own[name] for name, drawn in PARAMETERS.items()} == own
     assert OF_ROWS - set(PARAMETERS) == {"ToDevice", "ToHost"}  # which test_arrays.py tests; ReadImages: its own file
