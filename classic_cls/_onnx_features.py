@@ -110,7 +110,7 @@ def hog(graph, step, images):
 
 
 def _numbers(graph, images, number, root):
-    """Return pixels in the precision `number`, in [0, 1]; a float32 that stands for k / 255 is read as that."""
+    """Return pixels in the precision `number`, in [0, 1]: float32 as some k / 255 if all of an image stand for such."""
     if number == np.float32:
         return unit_pixels(graph, images)
     x = graph.cast(images.name, np.float64)
@@ -119,8 +119,8 @@ def _numbers(graph, images, number, root):
     else:
         scaled = graph.Mul(x, np.float64(255))
         level = graph.Round(scaled)
-        is_level = graph.Less(graph.Abs(graph.Sub(scaled, level)), np.float64(3e-5))
-        x = graph.Where(is_level, graph.Div(level, np.float64(255)), x)
+        farthest = graph.ReduceMax(graph.Abs(graph.Sub(scaled, level)), axes=[1, 2, 3])
+        x = graph.Where(graph.Less(farthest, np.float64(3e-5)), graph.Div(level, np.float64(255)), x)
     return graph.Sqrt(x) if root else x
 
 

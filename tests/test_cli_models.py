@@ -316,7 +316,7 @@ def test_an_interrupted_store_goes_on(tmp_path, capsys, monkeypatch):
     arguments += ["--size", "32", "--store", str(tmp_path / "s")]
     monkeypatch.setattr(fit_files, "_CHUNK", 5)
     with monkeypatch.context() as patch:
-        patch.setattr(fit_files.LinearSVC, "fit", lambda self, X, y: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(fit_files.LinearSVC, "fit", _interrupted)
         assert main(arguments) == 130
     chunks = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").glob("chunk-*.npy")}
     assert len(chunks) == 8
@@ -326,6 +326,10 @@ def test_an_interrupted_store_goes_on(tmp_path, capsys, monkeypatch):
     arguments[arguments.index("32")] = "31"
     assert "overwrite=True to delete them" in one_error(capsys, arguments)
     assert main([*arguments, "--overwrite"]) == 0
+
+
+def _interrupted(self, X, y):
+    raise KeyboardInterrupt
 
 
 def test_stages_are_shown_on_a_terminal(tmp_path, capsys, monkeypatch):
