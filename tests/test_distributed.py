@@ -346,6 +346,13 @@ def test_workers_give_the_same_features(name, images, client):
     np.testing.assert_array_equal(compute_blocks(features), np.asarray(transformer.transform(images)))
 
 
+def test_images_that_the_workers_hold(images, client):
+    X = cut(images).persist()
+    for _ in range(2):  # holding them still
+        np.testing.assert_array_equal(compute_blocks(transform_blocks(HOG().fit(images), X)), hog(images))
+        np.testing.assert_array_equal(compute_blocks(X), images)
+
+
 def test_from_paths_to_predictions(paths, client):
     y = np.arange(9) % 3
     bag = db.from_sequence(paths, partition_size=2)
