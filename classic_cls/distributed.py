@@ -272,7 +272,9 @@ def _map_blocks(model, method, X):
     blocks, function = blocks_of(X), partial(_of_block, method=method, none=none)
     name = f"{type(model).__name__}-{method}-{dask.base.tokenize(shared.key, blocks[0].key, function)}"
     zeros = (0,) * (none.ndim - 1)
-    tasks = {(name, i, *zeros): (function, shared.key, block.key) for i, block in enumerate(blocks)}
+    task = dask.delayed(function, pure=True, traverse=False)
+    parts = [task(shared, block, dask_key_name=(name, i, *zeros)) for i, block in enumerate(blocks)]
+    tasks = {part.key: part.dask[part.key] for part in parts}
     graph = dask.highlevelgraph.HighLevelGraph.from_collections(name, tasks, dependencies=[shared, *blocks])
     rows = X.chunks[0] if is_array(X) else (np.nan,) * len(blocks)
     return dask.array.Array(graph, name, (rows, *((k,) for k in none.shape[1:])), meta=none)

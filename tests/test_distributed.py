@@ -54,7 +54,7 @@ def client():
 @contextmanager
 def two_workers():
     """Start two processes, and let them import what takes long where processors are busy."""
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         client.run(hog, np.zeros((1, 24, 24), np.uint8))
         yield client
@@ -346,6 +346,13 @@ def test_workers_give_the_same_features(name, images, client):
     np.testing.assert_array_equal(compute_blocks(features), np.asarray(transformer.transform(images)))
 
 
+def test_images_that_the_workers_hold(images, client):
+    X = cut(images).persist()
+    for _ in range(2):  # holding them still
+        np.testing.assert_array_equal(compute_blocks(transform_blocks(HOG().fit(images), X)), hog(images))
+        np.testing.assert_array_equal(compute_blocks(X), images)
+
+
 def test_from_paths_to_predictions(paths, client):
     y = np.arange(9) % 3
     bag = db.from_sequence(paths, partition_size=2)
@@ -453,7 +460,8 @@ def test_who_may_have_killed_the_last_workers():
     events = [
         {"action": "remove-worker", "expected": False, "processing-tasks": [("name", i) for i in d]} for d in deaths
     ]
-    events += [{"action": "remove-worker", "expected": True, "processing-tasks": tasks}, {"action": "add-worker"}]
+    retired = {"action": "remove-worker", "expected": True, "processing-tasks": [("name", 7)]}
+    events += [retired] * 5 + [{"action": "add-worker"}]
     client = SimpleNamespace(get_events=lambda _: [(0, event) for event in events])
     values = [SimpleNamespace(dask=tasks)]
     blamed = _dask._blamed(client, values)
