@@ -49,6 +49,17 @@ def test_hog_of_any_size(cupy, shape):
         np.testing.assert_allclose(on_gpu(cupy, hog, images, *arguments), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("orientations", [8, 9])
+@pytest.mark.parametrize("colour", [False, True])
+def test_hog_of_smooth_float_images(cupy, orientations, colour):
+    """Some levels are bytes by chance; only where all of an image are is it read as bytes."""
+    near = np.float32([99.99, 100, 100.00001, 100.00002, 100.00004, 101]) / np.float32(255)
+    images = np.random.default_rng(0).choice(near, (4, 24, 40, 3))
+    images[3] = np.random.default_rng(1).integers(0, 256, images[3].shape) / np.float32(255)
+    images = images if colour else images[..., 0]
+    np.testing.assert_allclose(on_gpu(cupy, hog, images, orientations), hog(images, orientations), atol=1e-5)
+
+
 def bins_by_arctangent(gx, gy, orientations):
     """Tell of each gradient and orientation whether the one lies in the other, as scikit-image finds out.
 

@@ -252,7 +252,7 @@ def _launch_kernels(images, orientations, cell, block, block_norm, transform_sqr
     white = 255 if images.dtype == np.uint8 and number == np.float32 else 1
     scale = np.float64(1 / (cell[0] * cell[1] * white))
     tables = [xp.asarray(table.astype(number)) for table in (_levels(transform_sqrt), _thresholds(orientations))]
-    tables.append(_of_levels(images))
+    tables.append(_of_levels(images, number))
     cells = xp.empty((n, down, across, orientations), np.float32)
     kernels = load_kernels("features/hog.cu", Pixel=images.dtype, Number=number)
     histogram = orientations * np.dtype(number).itemsize  # one per thread, and room for one more
@@ -274,10 +274,10 @@ def _precision(images, orientations, block_norm, transform_sqrt):
     return np.float64 if careful or orientations % 4 == 0 or block_norm == "L1-sqrt" else np.float32
 
 
-def _of_levels(images):
-    """Tell of which images all pixels are float32 that stand for some k / 255, (n,) uint8."""
+def _of_levels(images, number):
+    """Tell of which images all pixels are float32 that stand for some k / 255, (n,) uint8, where that matters."""
     xp = namespace(images)
-    if images.dtype != np.float32:
+    if images.dtype != np.float32 or number == np.float32:
         return xp.zeros(len(images), np.uint8)
     levels = images.astype(np.float64) * 255
     return (xp.abs(levels - xp.rint(levels)) < 3e-5).all(axis=(1, 2, 3)).astype(np.uint8)
