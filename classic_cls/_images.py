@@ -165,8 +165,8 @@ def _batch(X):
 
 
 def take(images, indices):
-    """Return some of the images: of an array an array, of a list a list."""
-    if isinstance(images, list):
+    """Return some of the images, or of their paths: of an array an array, else a list."""
+    if isinstance(images, (list, tuple)):
         return [images[i] for i in indices]
     return images[namespace(images).asarray(indices)]
 

@@ -25,7 +25,7 @@ from ._dask import (
     one_block_wide,
     sizes_of,
 )
-from ._images import one_of, positive_int
+from ._images import one_of, positive_int, take
 from .ridge import RidgeLOOClassifier, _LeftOut, _normal_equations, _Problem
 
 _METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
@@ -196,7 +196,7 @@ def sample_images(X, n_images, *, random_state=None):
     if sum(sizes) < n_images:
         raise ValueError(f"n_images={n_images}, and X holds {sum(sizes)}; draw no more than that.")
     chosen = np.sort(check_random_state(random_state).permutation(sum(sizes))[:n_images])
-    parts = gather(each_block(_rows, blocks_of(X), in_blocks(chosen, sizes)), sizes)
+    parts = gather(each_block(take, blocks_of(X), in_blocks(chosen, sizes)), sizes)
     return np.concatenate(parts) if hasattr(X, "chunks") else [item for part in parts for item in part]
 
 
@@ -361,7 +361,3 @@ def _feature_blocks(X):
 
 def _holds_paths(X):
     return not is_array(X) or X.dtype.kind in "OU"
-
-
-def _rows(block, chosen):
-    return block[chosen] if isinstance(block, np.ndarray) else [block[i] for i in chosen]

@@ -7,7 +7,7 @@ from joblib import parallel_config
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
-from ._images import one_of, positive_int
+from ._images import one_of, positive_int, take
 from .feature_store import _checked_inputs, _checked_labels, compute_features
 from .features.read_images import ReadImages, read_pictures
 
@@ -149,7 +149,7 @@ def _drawn(n, max_images, random_state):
 
 
 def _sample(X, y, chosen, reading, errors):
-    some = X[chosen] if isinstance(X, np.ndarray) else [X[i] for i in chosen]
+    some = take(X, chosen)
     if reading is None:
         return some, y[chosen]
     indices, images, skipped = read_pictures(some, errors=errors, **reading)
