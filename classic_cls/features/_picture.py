@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 
-from .resize import resize
+from .resize import stretch
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a picture for an attack
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")  # no EPS: that would start Ghostscript
@@ -24,7 +24,9 @@ def read_picture(source, *, size=None, color="rgb", max_pixels=MAX_PIXELS, draft
         image = _decode(file, color, max_pixels, size if draft else None)
     if size is None or image.shape[:2] == size:
         return image
-    return np.rint(resize(image[None], size, n_jobs=1)[0] * 255).astype(np.uint8)
+    resized = np.empty((*size, *image.shape[2:]), np.uint8)
+    stretch(image, resized)
+    return resized
 
 
 class _Refused(ValueError):

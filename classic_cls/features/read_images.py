@@ -28,8 +28,8 @@ class ReadImages(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     size : int or (int, int), default=None
-        Height and width to resize every picture to, whatever its proportions: the result of :class:`Resize`, rounded
-        to uint8. None leaves them as they are.
+        Height and width to resize every picture to, whatever its proportions: the result of :class:`Resize` in whole
+        levels of 0 to 255, to one level. None leaves them as they are.
     color : {"rgb", "gray"}, default="rgb"
         Gray is ``0.299 R + 0.587 G + 0.114 B``, rounded.
     errors : {"raise", "skip"}, default="raise"

@@ -123,7 +123,7 @@ def _resize_all(images, size, n_jobs):
     def resize_some(part, out):
         if isinstance(part, list) or not on_device(part):
             for image, resized in zip(part, out, strict=True):
-                (_multiply if on_device(image) else _resize_one)(image, size, resized)
+                _multiply(image, size, resized) if on_device(image) else _resize_one(image, resized)
         else:
             _multiply(part, size, out)
 
@@ -134,18 +134,25 @@ def _resize_all(images, size, n_jobs):
     return out[..., 0] if out.shape[3] == 1 else out
 
 
-def _resize_one(image, size, out):
-    import cv2
-
+def _resize_one(image, out):
     pixels = as_pixels(image)
     if pixels.dtype == np.uint8:
         pixels = pixels / np.float32(255)
-    shrunk = tuple(np.minimum(pixels.shape[:2], size))
+    stretch(pixels, out)
+
+
+def stretch(pixels, out):
+    """Write one image (height, width[, channels]), uint8 or float32, into `out` of another size; uint8 is rounded."""
+    import cv2
+
+    height, width = out.shape[:2]
+    shrunk = min(pixels.shape[0], height), min(pixels.shape[1], width)
     if shrunk != pixels.shape[:2]:
         pixels = cv2.resize(pixels, shrunk[::-1], interpolation=cv2.INTER_AREA)
-    if shrunk != size:
-        pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
-    out[...] = pixels.reshape(out.shape)
+    if shrunk == (height, width):
+        out[...] = pixels.reshape(out.shape)
+    else:
+        cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
 
 
 # --- On a GPU ---------------------------------------------------------------------------------------------------------
