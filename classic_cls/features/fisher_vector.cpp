@@ -7,6 +7,7 @@
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "_gemm.h"
 
@@ -20,19 +21,24 @@ namespace {
 
 constexpr float kNegligible = 1e-8f;  // a posterior; what it would add stays below the features' rounding
 
+std::vector<double> inverses(const float* numbers, long n) {
+  std::vector<double> inverses(n);
+  for (long i = 0; i < n; ++i) inverses[i] = 1.0 / numbers[i];
+  return inverses;
+}
+
 // Where the components lie on average, the narrow ones above all. Far from there x^2 and what is subtracted from it
 // would be large and nearly equal.
-std::vector<float> find_center(const float* weights, const float* means, const float* variances, long n_components,
-                               long n_dims) {
-  std::vector<float> center(n_dims);
-  for (long i = 0; i < n_dims; ++i) {
-    double sum = 0, total = 0;
-    for (long k = 0; k < n_components; ++k) {
-      const double share = double(weights[k]) / variances[k * n_dims + i];
-      sum += share * means[k * n_dims + i], total += share;
+std::vector<float> find_center(const float* weights, const float* means, const std::vector<double>& precisions,
+                               long n_components, long n_dims) {
+  std::vector<double> sum(n_dims), total(n_dims);
+  for (long k = 0; k < n_components; ++k)
+    for (long i = 0; i < n_dims; ++i) {
+      const double share = weights[k] * precisions[k * n_dims + i];
+      sum[i] += share * means[k * n_dims + i], total[i] += share;
     }
-    center[i] = float(sum / total);
-  }
+  std::vector<float> center(n_dims);
+  for (long i = 0; i < n_dims; ++i) center[i] = float(sum[i] / total[i]);
   return center;
 }
 
@@ -45,11 +51,7 @@ struct Match {
 class Mixture {
  public:
   Mixture(const float* weights, const float* means, const float* variances, long n_components, long n_dims)
-      : n_components_(n_components), n_dims_(n_dims), center_(find_center(weights, means, variances, n_components, n_dims)),
-        means_(means, means + n_components * n_dims), scales_(n_components * n_dims),
-        panels_(factors(variances).data(), n_components, 2 * n_dims) {
-    set_offsets(weights, variances);
-  }
+      : Mixture(weights, means, variances, inverses(variances, n_components * n_dims), n_components, n_dims) {}
   long n_components() const { return n_components_; }
   long n_dims() const { return n_dims_; }
   long padded() const { return panels_.count() * kColumns; }
@@ -57,13 +59,15 @@ class Mixture {
   // Writes the descriptor, about the mixture's center, and its squares: what densities() multiplies. They take turns,
   // a few each, so that the sums of what cancels stay small.
   void prepare(const float* descriptor, float* to) const {
-    for (long start = 0; start < n_dims_; start += kRun) {
-      const long size = std::min(kRun, n_dims_ - start);
-      float *plain = to + 2 * start, *square = plain + size;
-      for (long i = 0; i < size; ++i) {
-        plain[i] = descriptor[start + i] - center_[start + i];
-        square[i] = plain[i] * plain[i];
+    long start = 0;
+    for (; start + kRun <= n_dims_; start += kRun)
+      for (long i = start; i < start + kRun; i += kLanes<float>) {
+        const V x = simd::load(descriptor + i) - simd::load(&center_[i]);
+        simd::store(to + start + i, x), simd::store(to + start + i + kRun, x * x);
       }
+    for (long i = start; i < n_dims_; ++i) {
+      const float x = descriptor[i] - center_[i];
+      to[start + i] = x, to[n_dims_ + i] = x * x;
     }
   }
   // The log densities, but for a constant, of kBlock prepared descriptors; -infinity behind the last component.
@@ -77,21 +81,13 @@ class Mixture {
   }
   // Adds posterior * z and posterior * (z^2 - 1), z the deviation from component k in standard deviations.
   void add(const float* descriptors, const Match* from, const Match* to, long k, float* first, float* second) const {
-    const float *mean = &means_[k * n_dims_], *scale = &scales_[k * n_dims_];
+    constexpr long kLane = kLanes<float>;
     long i = 0;
-    for (; i + kLanes<float> <= n_dims_; i += kLanes<float>) {
-      const V m = simd::load(mean + i), s = simd::load(scale + i);
-      V a = simd::load(first + i), b = simd::load(second + i);
-      for (const Match* match = from; match != to; ++match) {
-        const V g = simd::splat<V>(match->posterior), z = (simd::load(descriptors + match->row * n_dims_ + i) - m) * s;
-        a = simd::fma(g, z, a);
-        b = simd::fma(g, simd::fma(z, z, simd::splat<V>(-1.f)), b);
-      }
-      simd::store(first + i, a), simd::store(second + i, b);
-    }
+    for (; i + kWide * kLane <= n_dims_; i += kWide * kLane) add_at<kWide>(descriptors, from, to, k, i, first, second);
+    for (; i + kLane <= n_dims_; i += kLane) add_at<1>(descriptors, from, to, k, i, first, second);
     for (; i < n_dims_; ++i)
       for (const Match* match = from; match != to; ++match) {
-        const float z = (descriptors[match->row * n_dims_ + i] - mean[i]) * scale[i];
+        const float z = (descriptors[match->row * n_dims_ + i] - means_[k * n_dims_ + i]) * scales_[k * n_dims_ + i];
         first[i] += match->posterior * z;
         second[i] += match->posterior * (z * z - 1);
       }
@@ -99,42 +95,90 @@ class Mixture {
 
  private:
   static constexpr long kRun = 16;
+  static constexpr int kWide = simd::kBytes == 64 ? 4 : 2;  // vectors at a time: as many sums as the registers hold
   long n_components_, n_dims_;
   std::vector<float> center_, means_, scales_;
   gemm::Panels panels_;
   std::vector<V> offsets_;
 
+  Mixture(const float* weights, const float* means, const float* variances, const std::vector<double>& precisions,
+          long n_components, long n_dims)
+      : n_components_(n_components), n_dims_(n_dims),
+        center_(find_center(weights, means, precisions, n_components, n_dims)),
+        means_(means, means + n_components * n_dims), scales_(n_components * n_dims),
+        panels_(factors(precisions).data(), n_components, 2 * n_dims) {
+    for (size_t i = 0; i < scales_.size(); ++i) scales_[i] = float(std::sqrt(precisions[i]));
+    set_offsets(weights, variances, precisions);
+  }
   double centered_mean(long k, long i) const { return double(means_[k * n_dims_ + i]) - center_[i]; }
-  // Also finds the scales.
-  std::vector<float> factors(const float* variances) {
+  std::vector<float> factors(const std::vector<double>& precisions) const {
     std::vector<float> factors(2 * means_.size());
-    for (long k = 0, j = 0; k < n_components_; ++k)
-      for (long i = 0; i < n_dims_; ++i, ++j) {
-        scales_[j] = float(1 / std::sqrt(double(variances[j])));
-        const long start = i / kRun * kRun, size = std::min(kRun, n_dims_ - start);
-        float* to = &factors[2 * k * n_dims_ + start + i];
-        to[0] = float(centered_mean(k, i) / variances[j]);
-        to[size] = float(-0.5 / variances[j]);
+    for (long k = 0; k < n_components_; ++k)
+      for (long start = 0; start < n_dims_; start += kRun) {
+        const long size = std::min(kRun, n_dims_ - start);
+        float *of_plain = &factors[2 * k * n_dims_ + 2 * start], *of_square = of_plain + size;
+        const double* precision = &precisions[k * n_dims_ + start];
+        for (long i = 0; i < size; ++i) {
+          of_plain[i] = float(centered_mean(k, start + i) * precision[i]);
+          of_square[i] = float(-0.5 * precision[i]);
+        }
       }
     return factors;
   }
-  void set_offsets(const float* weights, const float* variances) {
+  void set_offsets(const float* weights, const float* variances, const std::vector<double>& precisions) {
     offsets_.resize(2 * panels_.count());
     float* to = reinterpret_cast<float*>(offsets_.data());
     std::fill_n(to, padded(), -INFINITY);
     std::vector<double> offsets(n_components_);
     double total = 0, mean = 0;
     for (long k = 0; k < n_components_; ++k) {
-      offsets[k] = std::log(double(weights[k]));
+      offsets[k] = std::log(double(weights[k])) - 0.5 * log_of_product(variances + k * n_dims_, n_dims_);
       for (long i = 0; i < n_dims_; ++i) {
-        const double distance = centered_mean(k, i), variance = variances[k * n_dims_ + i];
-        offsets[k] -= 0.5 * (std::log(variance) + distance * distance / variance);
+        const double distance = centered_mean(k, i);
+        offsets[k] -= 0.5 * distance * distance * precisions[k * n_dims_ + i];
       }
       mean += weights[k] * offsets[k], total += weights[k];
     }
     for (long k = 0; k < n_components_; ++k) to[k] = float(offsets[k] - mean / total);  // small numbers round less
   }
+  // Four numbers share a logarithm: that many floats, however small or large, multiply to a double.
+  static double log_of_product(const float* numbers, long n) {
+    double sum = 0;
+    for (long start = 0; start < n; start += 4) {
+      double product = 1;
+      for (long i = start; i < std::min(start + 4, n); ++i) product *= numbers[i];
+      sum += std::log(product);
+    }
+    return sum;
+  }
+  // add() for N vectors from number i on.
+  template <int N>
+  void add_at(const float* descriptors, const Match* from, const Match* to, long k, long i, float* first,
+              float* second) const {
+    V mean[N], scale[N], a[N], b[N];
+    for (int v = 0; v < N; ++v) {
+      const long at = i + v * kLanes<float>;
+      mean[v] = simd::load(&means_[k * n_dims_ + at]), scale[v] = simd::load(&scales_[k * n_dims_ + at]);
+      a[v] = simd::load(first + at), b[v] = simd::load(second + at);
+    }
+    for (const Match* match = from; match != to; ++match) {
+      const V posterior = simd::splat<V>(match->posterior);
+      const float* descriptor = descriptors + match->row * n_dims_ + i;
+      for (int v = 0; v < N; ++v) {
+        const V z = (simd::load(descriptor + v * kLanes<float>) - mean[v]) * scale[v];
+        a[v] = simd::fma(posterior, z, a[v]);
+        b[v] = simd::fma(posterior, simd::fma(z, z, simd::splat<V>(-1.f)), b[v]);
+      }
+    }
+    for (int v = 0; v < N; ++v) {
+      const long at = i + v * kLanes<float>;
+      simd::store(first + at, a[v]), simd::store(second + at, b[v]);
+    }
+  }
 };
+
+// So many descriptors are matched before any is summed: a component's sums then stay in registers for several.
+constexpr long kGroup = 10 * kBlock;
 
 // Turns a descriptor's log densities into what is proportional to its posteriors, and returns their sum.
 float exponentiate(float* densities, long n) {
@@ -149,40 +193,46 @@ float exponentiate(float* densities, long n) {
   return simd::sum(sum);
 }
 
-// The descriptors that may belong to each component.
+// The descriptors, of no more than kGroup, that may belong to each component.
 class Matches {
  public:
-  explicit Matches(long n_components) : of_component_(n_components) {}
+  explicit Matches(long n_components) : counts_(n_components), matches_(new Match[n_components * kGroup]) {}
   void find(const float* posteriors, long n, float sum, long row) {
     const V least = simd::splat<V>(kNegligible * sum);
     const float scale = 1 / sum;
-    for (long start = 0; start < n; start += kLanes<float>)
-      for (unsigned left = simd::bits(simd::load(posteriors + start) > least); left; left &= left - 1) {
-        const long k = start + __builtin_ctz(left);
-        of_component_[k].push_back({row, posteriors[k] * scale});
+    for (long start = 0; start < n; start += kBits)  // one loop for many: how often it turns is hard to predict
+      for (uint64_t left = above(posteriors + start, std::min(kBits, n - start), least); left; left &= left - 1) {
+        const long k = start + __builtin_ctzll(left);
+        matches_[k * kGroup + counts_[k]++] = {row, posteriors[k] * scale};
       }
   }
   // Calls take(component, from, to) for those of one component in one cell, in the order of rows, and forgets them.
   template <class Take>
   void take_all(const int64_t* cells, Take&& take) {
-    for (size_t k = 0; k < of_component_.size(); ++k) {
-      const Match *from = of_component_[k].data(), *end = from + of_component_[k].size();
+    for (size_t k = 0; k < counts_.size(); ++k) {
+      const Match *from = &matches_[k * kGroup], *end = from + counts_[k];
       while (from != end) {
         const int64_t cell = cells[from->row];
         const Match* to = std::find_if(from, end, [&](const Match& match) { return cells[match.row] != cell; });
         take(long(k), from, to);
         from = to;
       }
-      of_component_[k].clear();
+      counts_[k] = 0;
     }
   }
 
  private:
-  std::vector<std::vector<Match>> of_component_;
-};
+  static constexpr long kBits = 64;
+  std::vector<long> counts_;
+  std::unique_ptr<Match[]> matches_;
 
-// So many descriptors are matched before any is summed: a component's sums then stay in registers for several.
-constexpr long kGroup = 10 * kBlock;
+  static uint64_t above(const float* posteriors, long n, V least) {
+    uint64_t mask = 0;
+    for (long k = 0; k < n; k += kLanes<float>)
+      mask |= uint64_t(simd::bits(simd::load(posteriors + k) > least)) << k;
+    return mask;
+  }
+};
 
 void add_descriptors(const float* descriptors, long n, const int64_t* cells, const Mixture& mixture, float* counts,
                      float* sums) {
@@ -194,10 +244,9 @@ void add_descriptors(const float* descriptors, long n, const int64_t* cells, con
     const long end = std::min(start + kBlock, n);
     for (long r = start; r < end; ++r) mixture.prepare(descriptors + r * n_dims, &prepared[(r - start) * depth]);
     mixture.densities(prepared.data(), densities.data());
-    for (long r = start; r < end; ++r) {
-      float* row = &densities[(r - start) * padded];
-      matches.find(row, padded, exponentiate(row, padded), r);
-    }
+    float totals[kBlock];
+    for (long r = 0; r < end - start; ++r) totals[r] = exponentiate(&densities[r * padded], padded);
+    for (long r = 0; r < end - start; ++r) matches.find(&densities[r * padded], padded, totals[r], start + r);
     if (end < n && end % kGroup != 0) continue;
     matches.take_all(cells, [&](long k, const Match* from, const Match* to) {
       const int64_t cell = cells[from->row];
