@@ -248,11 +248,11 @@ inline uint64_t gather_bits(uint64_t x, uint64_t chosen) {
 }
 #endif
 
-// Eight bytes as a number, the first the most significant.
-inline uint64_t big_endian(const uint8_t* p) {
+// Eight bytes as a number, on x86 the first the least significant.
+inline uint64_t load_bytes(const uint8_t* p) {
   uint64_t x;
   __builtin_memcpy(&x, p, sizeof x);
-  return __builtin_bswap64(x);
+  return x;
 }
 
 }  // namespace simd

@@ -196,11 +196,13 @@ class Binning {
       n_bins_ = joint_ ? std::max(n_bins_, 1L) * bins[c] : n_bins_ + bins[c];
     }
     if (joint_) weight_ = {uint16_t(bins[1] * bins[2]), uint16_t(bins[2])};
-    if (joint_ && space.convert == keep_rgb) leading_ = leading_bits(bins);
+    if (simd::kGathersBits && joint_ && space.convert == keep_rgb) set_leading(bins);
   }
 
-  // The bits of red << 16 | green << 8 | blue that make a bin number; 0 where it isn't as easy as that.
+  // The bits of blue << 16 | green << 8 | red, as a pixel lies in memory, that make the number of a counter; 0 where
+  // it isn't as easy as that. The counters of the bins, in the bins' order, are then leading_order().
   uint64_t leading() const { return leading_; }
+  const int32_t* leading_order() const { return leading_order_.data(); }
 
   long n_bins() const { return n_bins_; }
   int n_planes() const { return n_planes_; }  // counts per pixel
@@ -221,14 +223,14 @@ class Binning {
   std::array<uint16_t, 3> scale_{}, first_{};
   std::array<uint16_t, 2> weight_{};
   uint64_t leading_ = 0;
+  std::vector<int32_t> leading_order_;
 
-  static uint64_t leading_bits(const std::vector<int>& bins) {
-    uint64_t bits = 0;
-    for (int n : bins) {
-      if (n & (n - 1)) return 0;
-      bits = bits << 8 | (256 - 256 / n);
-    }
-    return simd::kGathersBits ? bits : 0;
+  void set_leading(const std::vector<int>& bins) {
+    if (std::any_of(bins.begin(), bins.end(), [](int n) { return n & (n - 1); })) return;
+    for (int c = 0; c < 3; ++c) leading_ |= uint64_t(256 - 256 / bins[c]) << 8 * c;
+    for (int r = 0; r < bins[0]; ++r)
+      for (int g = 0; g < bins[1]; ++g)
+        for (int b = 0; b < bins[2]; ++b) leading_order_.push_back((b * bins[1] + g) * bins[0] + r);
   }
 
   // floor(v * bins / levels): exact for every level and number of bins up to 256.
@@ -247,9 +249,11 @@ Norm parse_norm(const std::string& name) {
   throw std::invalid_argument("unknown norm");
 }
 
-void normalise(const uint32_t* __restrict counts, long n, Norm norm, float* __restrict out) {
+// Writes the counts in the order given, or as they are where that is null.
+void normalise(const uint32_t* __restrict counts, const int32_t* __restrict order, long n, Norm norm,
+               float* __restrict out) {
   uint64_t sum = 0, squares = 0;
-  for (long k = 0; k < n; ++k) out[k] = float(counts[k]);
+  for (long k = 0; k < n; ++k) out[k] = float(counts[order ? order[k] : k]);
   if (norm == Norm::None) return;
   for (long k = 0; k < n; ++k) sum += counts[k];
   for (long k = 0; k < n; ++k) squares += uint64_t(counts[k]) * counts[k];
@@ -280,23 +284,19 @@ class Counters {
     for (; i < n; ++i) ++a[index[i]];
   }
 
-  // The same of RGB pixels, whose bin numbers are made of their leading bits: two pixels at a time.
+  // The same of RGB pixels, whose bins are made of their leading bits: six bytes, two pixels, at a time.
   void add_leading(const uint8_t* pixels, long n, uint64_t leading) {
     uint16_t *a = tables_.data(), *b = a + stride_, *c = b + stride_, *d = c + stride_;
-    const uint64_t of_two = (leading << 24 | leading) << 16;
-    const int width = __builtin_popcountll(leading);
-    const uint64_t second = (1u << width) - 1;
     long i = 0;
-    for (; i + 5 <= n; i += 4) {  // eight bytes are read, and six used
-      const uint64_t ab = simd::gather_bits(simd::big_endian(pixels + 3 * i), of_two);
-      const uint64_t cd = simd::gather_bits(simd::big_endian(pixels + 3 * i + 6), of_two);
-      ++a[ab >> width];
-      ++b[ab & second];
-      ++c[cd >> width];
-      ++d[cd & second];
+    for (; i + 5 <= n; i += 4) {  // eight bytes are read
+      const uint64_t ab = simd::load_bytes(pixels + 3 * i), cd = simd::load_bytes(pixels + 3 * i + 6);
+      ++a[simd::gather_bits(ab, leading)];
+      ++b[simd::gather_bits(ab, leading << 24)];
+      ++c[simd::gather_bits(cd, leading)];
+      ++d[simd::gather_bits(cd, leading << 24)];
     }
     for (const uint8_t* p = pixels + 3 * i; i < n; ++i, p += 3)
-      ++a[simd::gather_bits(uint64_t(p[0]) << 16 | p[1] << 8 | p[2], leading)];
+      ++a[simd::gather_bits(uint64_t(p[2]) << 16 | p[1] << 8 | p[0], leading)];
   }
 
   void drain() {
@@ -309,9 +309,9 @@ class Counters {
     }
   }
 
-  void take(Norm norm, float* out) {
+  void take(const int32_t* order, Norm norm, float* out) {
     drain();
-    normalise(totals_.data(), n_bins_, norm, out);
+    normalise(totals_.data(), order, n_bins_, norm, out);
     std::fill(totals_.begin(), totals_.end(), 0);
   }
 
@@ -324,17 +324,22 @@ class Counters {
 // Counts the pixels of a row of cells. They follow each other in memory, and go round and round the cells.
 class Band {
  public:
-  Band(long width, long n_cells, const Space& space, const Binning& binning)
-      : convert_(space.convert), binning_(binning), cells_(n_cells, Counters(binning.n_bins())), edges_(n_cells + 1) {
+  Band(long width, long channels, long n_cells, const Space& space, const Binning& binning)
+      : channels_(channels),
+        leading_(channels == 3 ? binning.leading() : 0),
+        convert_(space.convert),
+        binning_(binning),
+        cells_(n_cells, Counters(binning.n_bins())),
+        edges_(n_cells + 1) {
     for (long j = 0; j <= n_cells; ++j) edges_[j] = j * width / n_cells;
   }
 
-  void count(const uint8_t* pixels, long n, long channels) {
+  void count(const uint8_t* pixels, long n) {
     x_ = 0, cell_ = 0;
-    if (channels == 3 && binning_.leading()) return count_leading(pixels, n);
+    if (leading_) return count_leading(pixels, n);
     for (long start = 0; start < n; start += kBlock) {
       const long size = std::min<long>(kBlock, n - start);
-      read(pixels + start * channels, size, channels, planes_);
+      read(pixels + start * channels_, size, channels_, planes_);
       convert_(planes_);
       binning_(planes_, index_);
       spread(size, [&](Counters& cell, long i, long run) {
@@ -347,12 +352,14 @@ class Band {
 
   void take(Norm norm, float* out) {
     for (Counters& cell : cells_) {
-      cell.take(norm, out);
+      cell.take(leading_ ? binning_.leading_order() : nullptr, norm, out);
       out += binning_.n_bins();
     }
   }
 
  private:
+  long channels_;
+  uint64_t leading_;
   void (*convert_)(Planes&);
   const Binning& binning_;
   std::vector<Counters> cells_;
@@ -365,7 +372,7 @@ class Band {
   void count_leading(const uint8_t* pixels, long n) {
     for (long start = 0; start < n; start += kPixelsPerDrain) {
       spread(std::min(kPixelsPerDrain, n - start), [&](Counters& cell, long i, long run) {
-        cell.add_leading(pixels + 3 * (start + i), run, binning_.leading());
+        cell.add_leading(pixels + 3 * (start + i), run, leading_);
       });
       for (Counters& cell : cells_) cell.drain();
     }
@@ -385,11 +392,11 @@ class Band {
 
 void describe(const uint8_t* images, long n_images, long height, long width, long channels, const Space& space,
               const Binning& binning, std::pair<long, long> grid, Norm norm, float* out) {
-  Band band(width, grid.second, space, binning);
+  Band band(width, channels, grid.second, space, binning);
   for (long m = 0; m < n_images; ++m)
     for (long r = 0; r < grid.first; ++r) {
       const long top = r * height / grid.first, bottom = (r + 1) * height / grid.first;
-      band.count(images + (m * height + top) * width * channels, (bottom - top) * width, channels);
+      band.count(images + (m * height + top) * width * channels, (bottom - top) * width);
       band.take(norm, out);
       out += grid.second * binning.n_bins();
     }
