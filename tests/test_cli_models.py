@@ -293,6 +293,37 @@ def test_a_model_fitted_through_a_store_answers_the_same(name, tmp_path, capsys)
     assert about[0] == about[1]
 
 
+@pytest.mark.parametrize(("name", "few"), [("hog-svm", (53, 2**28)), ("color-forest", (5000, 54 * 3 * 32**2 - 1))])
+def test_many_pictures_go_through_a_store_by_themselves(name, few, tmp_path, capsys, monkeypatch):
+    options = ["fit", str(TEXTURES), "--pipeline", name, "--size", "32"]
+    assert main([*options, "-o", str(tmp_path / "few.skops")]) == 0
+    monkeypatch.setattr(training_data, "_read", None)  # which would have all of them in memory
+    monkeypatch.setattr(fit_files, "_FEW", few[0])
+    monkeypatch.setattr(fit_files, "_FEW_BYTES", few[1])
+    assert main([*options, "-o", str(tmp_path / "many.skops")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"few.skops", "many.skops"}
+    trusted = ["sklearn.tree._tree.Tree"]
+    few, many = (load(tmp_path / f"{which}.skops", trusted=trusted) for which in ("few", "many"))
+    assert few.predict(TEST_FILES).tolist() == many.predict(TEST_FILES).tolist()
+
+
+@pytest.mark.parametrize("name", ["bovw-svm", "fast"])
+def test_what_learns_features_learns_from_all(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_files, "_FEW", 1)
+    monkeypatch.setattr(fit_files, "fit_files", None)
+    assert main(["fit", str(TEXTURES), "-o", str(tmp_path / "m.skops"), "--pipeline", name, "--size", "32"]) == 0
+
+
+def test_an_interrupted_fit_leaves_no_store(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit_files, "_FEW", 1)
+    monkeypatch.setattr(fit_files, "predict_files", interrupted)
+    assert main(["fit", str(TEXTURES), "-o", str(tmp_path / "m.skops"), "--pipeline", "hog-svm", "--size", "32"]) == 130
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_store_skips_and_lists_what_cannot_be_read(mixed, tmp_path, capsys):
     folder, path = tmp_path / "parts", tmp_path / "m.skops"
     shutil.copytree(mixed, folder / "train")

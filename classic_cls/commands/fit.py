@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from .common import SkippedPictures, UserError, announce, check_output, jobs, mendable, positive, seed
@@ -18,7 +19,9 @@ the model. A folder without train/ and test/ is learned whole.
 --store DIR is for more pictures than fit into memory. Their features go to DIR, chunk by chunk; a
 later call with the same arguments goes on where this one was interrupted. The steps before the
 classifier learn from --max-images pictures, drawn at random: for balanced and best, which compare
-with 8,000 and 16,000 images, the default is few. DIR can be deleted afterwards.
+with 8,000 and 16,000 images, the default is few. DIR can be deleted afterwards. Of pipelines whose
+classifier alone learns (hog-svm, hog-color-svm, color-forest), a folder of more than 5,000 pictures
+goes that way by itself, through a folder beside MODEL that is gone when the command ends.
 
 In Python, classic_cls.load("model.skops").predict(paths) goes from file names to class names
 (from images to class names where DATA was no folder).
@@ -84,8 +87,7 @@ def _fit(arguments):
         raise UserError("--draft shrinks pictures to no less than --size N; give one.")
     pipeline = _pipeline(arguments.pipeline, arguments.n_jobs, arguments.seed)
     with mendable():
-        fit = _fit_images if arguments.store is None else _fit_files
-        model, data, seconds, scores = fit(pipeline, arguments)
+        model, data, seconds, scores = _fitted(pipeline, arguments)
         _save(model, data, scores, arguments)
     _report(arguments, seconds, scores)
     return _report_skipped(data, arguments)
@@ -104,8 +106,19 @@ def _pipeline(name, n_jobs, random_state):
     return pipeline
 
 
-def _fit_images(pipeline, arguments):
+def _fitted(pipeline, arguments):
     """Return the model, what it has learned, the seconds that took, and the scores of the test part."""
+    from .fit_files import fit_files, needs_store
+
+    if arguments.store is not None:
+        return fit_files(pipeline, arguments, arguments.store)
+    if not needs_store(pipeline, arguments.data, arguments.size):
+        return _fit_images(pipeline, arguments)
+    with TemporaryDirectory(prefix=f".{arguments.output.stem}-features-", dir=arguments.output.parent) as folder:
+        return fit_files(pipeline, arguments, Path(folder))
+
+
+def _fit_images(pipeline, arguments):
     from .training_data import read_training_data
 
     data = read_training_data(arguments.data, arguments.size, arguments.errors, arguments.n_jobs, arguments.draft)
@@ -114,12 +127,6 @@ def _fit_images(pipeline, arguments):
     seconds = _fit_timed(arguments.pipeline, pipeline, data)
     scores = _scores(pipeline, data)
     return _with_reader(pipeline, data.reader), data, seconds, scores
-
-
-def _fit_files(pipeline, arguments):
-    from .fit_files import fit_files
-
-    return fit_files(pipeline, arguments)
 
 
 def _announce(name, pipeline, data):

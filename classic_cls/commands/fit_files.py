@@ -1,4 +1,4 @@
-"""``classic-cls fit --store``: pictures are read when they are needed, and their features wait on the disk."""
+"""``classic-cls fit`` of many pictures: they are read when they are needed, and their features wait on the disk."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -7,12 +7,15 @@ from time import perf_counter
 
 import numpy as np
 from sklearn import svm
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 
 from ..benchmark.scores import classification_scores
 from ..datasets import EMBEDDED, check_classes, list_image_folder
 from ..feature_store import FeatureStore
+from ..features.color_histogram import ColorHistogram
+from ..features.hog import HOG
 from ..features.read_images import ReadImages
+from ..features.resize import Resize
 from ..out_of_core import fit_out_of_core
 from ..svm import LinearSVC
 from .common import UserError
@@ -22,6 +25,7 @@ from .saved_model import SavedModel
 from .training_data import available_bytes, bytes_of_one, check_left, labelled_files
 
 _CHUNK, _CHUNK_BYTES = 1024, 1 << 27  # pictures of a chunk, at most
+_FEW, _FEW_BYTES = 5000, 1 << 28  # pictures that are not worth a store
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,36 @@ class TrainingFiles:
         }
 
 
-def fit_files(pipeline, arguments):
+def needs_store(pipeline, data, size):
+    """Tell whether the pictures would fill the memory for nothing: no step before the classifier learns from them.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        From images to classes.
+    data : str
+        What the user wants to learn.
+    size : int or None
+        Height and width that pictures are resized to.
+    """
+    if not _is_folder(data) or any(_learns(step) for step in pipeline[:-1]):
+        return False
+    files = labelled_files(list_image_folder(data).values())[0]
+    return len(files) > _FEW or len(files) * bytes_of_one(files, size) > _FEW_BYTES
+
+
+def _learns(step):
+    if isinstance(step, (FeatureUnion, Pipeline)):
+        parts = step.steps if isinstance(step, Pipeline) else step.transformer_list
+        return any(_learns(part) for _, part in parts)
+    return not isinstance(step, (ColorHistogram, HOG, Resize))
+
+
+def _is_folder(data):
+    return data not in EMBEDDED and Path(data).is_dir()
+
+
+def fit_files(pipeline, arguments, store):
     """Fit a pipeline to the pictures of a folder, through a feature store.
 
     Parameters
@@ -80,6 +113,8 @@ def fit_files(pipeline, arguments):
         From images to classes.
     arguments : Namespace
         Of ``classic-cls fit``.
+    store : Path
+        The store's folder.
 
     Returns
     -------
@@ -99,14 +134,14 @@ def fit_files(pipeline, arguments):
         warnings.filterwarnings("ignore", ".* pictures are left out")  # they are named in the end
         options = {"errors": arguments.errors, "n_jobs": arguments.n_jobs, "overwrite": arguments.overwrite}
         options |= {"max_images": arguments.max_images, "chunk_size": chunk_size, "random_state": arguments.seed}
-        fit_out_of_core(model, data.files_train, data.y_train, arguments.store, progress=progress, **options)
+        fit_out_of_core(model, data.files_train, data.y_train, store, progress=progress, **options)
     seconds = perf_counter() - start
-    data = _after_the_fit(data, FeatureStore.open(arguments.store))
+    data = _after_the_fit(data, FeatureStore.open(store))
     return model, *_tested(model, data, arguments, seconds)
 
 
 def _list_files(arguments):
-    if arguments.data in EMBEDDED or not Path(arguments.data).is_dir():
+    if not _is_folder(arguments.data):
         raise UserError(f"--store is for folders of pictures, and {arguments.data} is none. Leave it out.")
     parts = list_image_folder(arguments.data)
     check_classes(Path(arguments.data), parts, least=1)
