@@ -10,7 +10,8 @@
 ``--train-size K`` keeps the labels of K random training images of a class, another K for each seed. The descriptors
 learn from the others, too, as they need no labels.
 
-Every run is a process of its own, which fits, predicts and reports its peak memory. Choose parameters with
+Every run is a process of its own, which fits, predicts and reports its peak memory. ``--json`` writes each down as it
+ends, and runs that are in the file already are not run again. Choose parameters with
 ``--validation``, which holds out a tenth of the training images and does not touch the test images.
 """
 
@@ -31,6 +32,7 @@ from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
 from classic_cls import PIPELINES, load_dataset
+from classic_cls._files import replacing
 
 
 def load(name, data_dir):
@@ -156,15 +158,30 @@ def main():
     if options["train_size"] is not None and others:
         parser.error(f"--train-size is for the baselines, which learn from unlabelled images; not {min(others)!r}")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
+    earlier = json.loads(output.read_text()) if output and output.exists() else []
     records = []
-    for preset in presets:
-        for seed in seeds:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                records.append(pool.submit(run, options | {"preset": preset, "seed": seed}).result())
-            print(json.dumps(records[-1], default=str), flush=True)
+    for job in [options | {"preset": preset, "seed": seed} for preset in presets for seed in seeds]:
+        records.append(_find(earlier, job) or _run_alone(job))
+        print(json.dumps(records[-1]), flush=True)
+        if output:
+            _write(output, earlier + [record for record in records if record not in earlier])
     print(_table(records).round(4).to_string(index=False))
-    if output:
-        output.write_text(json.dumps(records, indent=2, default=str) + "\n")
+
+
+def _find(records, job):
+    """Return the record of a job, None if it has not been run."""
+    same = ("data", "preset", "seed", "train_size", "validation")
+    return next((record for record in records if all(record[key] == job[key] for key in same)), None)
+
+
+def _run_alone(job):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(run, job).result()
+
+
+def _write(path, records):
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(records, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -95,6 +95,16 @@ def test_runs_from_end_to_end(tmp_path):
     assert all(record["accuracy"] > 0.9 and record["n_labelled"] == 60 for record in records)
     assert all(0.05 < record["peak_gib"] < 8 and record["fit_seconds"] > 0 for record in records)
     assert "hog-svm" in done.stdout.splitlines()[-1]
+    for record in records:
+        record["accuracy"] = 0.5  # which no run gives
+    (tmp_path / "out.json").write_text(json.dumps(records))
+    command[-1] = "2"
+    subprocess.run([*command, "--preset", "hog-svm", "--json", tmp_path / "out.json"], check=True)
+    again = json.loads((tmp_path / "out.json").read_text())
+    assert again[:2] == records
+    assert [(record["preset"], record["seed"], record["accuracy"] > 0.9) for record in again[2:]] == [
+        ("hog-svm", 1, True)
+    ]
     done = subprocess.run(
         [*command, "--train-size", "8", "--preset", "fast", "--validation"], capture_output=True, text=True, check=True
     )
