@@ -3,10 +3,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 from sklearn.utils import Bunch
 
 from classic_cls import IntervalsDisplay, benchmark, load_digits
 from classic_cls.benchmark import BenchmarkResult, Predictions, intervals, write_predictions
+from classic_cls.benchmark._report_blocks import part
 from classic_cls.benchmark._report_figures import page_style, picture
 from classic_cls.cli import main
 
@@ -116,6 +118,93 @@ class TestRun:
     def test_missing_file(self, digits, tmp_path, name):
         with pytest.raises(FileNotFoundError, match=name):
             benchmark.run(["hog-svm"], digits, against={"cnn": tmp_path / name})
+
+
+@pytest.fixture(scope="module")
+def blocks(result):
+    """Return the sentences, tables and figures of the page by their headings."""
+    return {block.heading: block for block in part(result.evidence[0], result.records).blocks}
+
+
+def table(block):
+    """Return a dict of heading to cell for each row."""
+    return [dict(zip(block.rows.columns, cells, strict=True)) for cells in block.rows.cells]
+
+
+def right(result, name):
+    evidence = result.evidence[0]
+    return evidence.predictions[name].labels == evidence.target
+
+
+class TestTables:
+    def test_scores_and_costs(self, blocks, result):
+        records = {record["pipeline"]: record for record in result.records}
+        rows = table(blocks["Scores and costs"])
+        assert [row["model"].text for row in rows] == result.evidence[0].ranked
+        for row in rows:
+            record = records[row["model"].text]
+            assert row["accuracy"].text == f"{right(result, row['model'].text).mean():.3f}"
+            assert row["accuracy"].interval == f"{record['accuracy_low']:.3f} - {record['accuracy_high']:.3f}"
+            assert row["balanced accuracy"].text == f"{record['balanced_accuracy']:.3f}"
+            if row["model"].text in result.evidence[0].outside:
+                assert {row[cost].text for cost in ("fit, s", "fit, MB", "one image, ms", "images/s")} == {"-"}
+            else:
+                assert float(row["fit, s"].key) == pytest.approx(record["fit_seconds"], rel=1e-5)
+                assert row["fit, MB"].text == f"{record['fit_peak_bytes'] / 1e6:,.0f}"
+                assert row["one image, ms"].text == f"{record['latency_ms']:,.2f}"
+                assert row["model, MB"].text == f"{record['model_bytes'] / 1e6:,.2f}"
+
+    def test_differences(self, blocks, result):
+        rows = table(blocks["Difference of each pair"])
+        assert len(rows) == 10
+        sizes = [abs(float(row["points"].key)) for row in rows]
+        assert sizes == sorted(sizes, reverse=True)
+        for row in rows:
+            first, second = (right(result, name) for name in row["pair"].text.split(" - "))
+            assert row["points"].text == f"{100 * (first.mean() - second.mean()):+.1f}"
+            low, high = map(float, row["points"].interval.split(" to "))
+            assert low <= float(row["points"].text) <= high
+            assert row["only first right"].text == str(np.sum(first & ~second))
+            assert row["only second right"].text == str(np.sum(second & ~first))
+            assert float(row["p (McNemar)"].key) <= float(row["p (Holm)"].key) <= 1
+
+    def test_confusions_of_the_best(self, blocks, result):
+        evidence = result.evidence[0]
+        best = evidence.ranked[0]
+        counts = confusion_matrix(evidence.target, evidence.predictions[best].labels, labels=np.arange(10))
+        np.fill_diagonal(counts, 0)
+        rows = table(blocks[f"What {best} confuses"])
+        assert [int(row["images"].text) for row in rows] == sorted(counts[counts > 0].tolist(), reverse=True)[:10]
+        for row in rows:
+            true, said = int(row["class"].text), int(row["taken for"].text)
+            assert counts[true, said] == int(row["images"].text)
+            assert row["share"].text == f"{counts[true, said] / np.sum(evidence.target == true):.3f}"
+
+    def test_class_by_class(self, blocks, result):
+        evidence = result.evidence[0]
+        rows = table(blocks["Class by class"])
+        assert [row["class"].text for row in rows] == sorted(str(k) for k in range(10) for _ in range(4))
+        for row in rows:
+            of_class = evidence.target == int(row["class"].text)
+            found = right(result, row["model"].text)[of_class]
+            assert (row["images"].text, row["recall"].text) == (str(of_class.sum()), f"{found.mean():.3f}")
+            low, high = map(float, row["recall"].interval.split(" - "))
+            assert low <= found.mean() <= high
+
+    def test_corrupted(self, blocks, result):
+        summary = result.evidence[0].robustness.summary
+        rows = table(blocks["In bad light, blurred, turned"])
+        assert [row["model"].text for row in rows] == [n for n in result.evidence[0].ranked if n in summary.index]
+        for row in rows:
+            kinds = [float(cell.key) for heading, cell in row.items() if heading not in ("model", "clean", "corrupted")]
+            assert float(row["corrupted"].key) == pytest.approx(np.mean(kinds), abs=1e-5)
+            assert row["corrupted"].text == f"{summary.loc[row['model'].text, 'corrupted']:.3f}"
+
+    def test_all_of_it_is_on_the_page(self, blocks, page):
+        texts = Page(page).texts
+        for block in blocks.values():
+            assert block.heading in texts
+            assert all(cell.text in texts for cells in (block.rows.cells if block.rows else []) for cell in cells)
 
 
 class TestPage:
