@@ -94,7 +94,7 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises
         ------
         ValueError
-            If X holds NaN or infinity, or a parameter is out of range.
+            If X holds NaN, infinity or numbers whose distances would leave its dtype, or a parameter is out of range.
         """
         n_components = positive_int(self.n_components, "n_components")
         bandwidth = positive_number(self.bandwidth, "bandwidth")
@@ -102,6 +102,8 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         X = validate_data(self, X, dtype=[np.float32, np.float64])
         rng = check_random_state(self.random_state)
         chosen = rng.permutation(len(X))[:n_components]
+        for rows in _batches(chosen):
+            _check_size(X[rows])
         self.center_ = _mean(X, chosen)
         self.scale_ = _deviation(X, chosen, self.center_) if self.standardize else None
         self.axes_ = None
@@ -128,6 +130,11 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         -------
         features : ndarray of shape (n, n_components)
             float32, or float64 if X is.
+
+        Raises
+        ------
+        ValueError
+            If X holds NaN, infinity or numbers whose distances would leave its dtype.
         """
         check_is_fitted(self)
         refuse_device(X, type(self).__name__)
@@ -140,9 +147,11 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return out
 
     def _project(self, X):
-        X = X - self.center_.astype(X.dtype, copy=False)
-        if self.scale_ is not None:
-            X /= self.scale_.astype(X.dtype, copy=False)
+        with np.errstate(over="ignore"):
+            X = X - self.center_.astype(X.dtype, copy=False)
+            if self.scale_ is not None:
+                X /= self.scale_.astype(X.dtype, copy=False)
+        _check_size(X)
         return X if self.axes_ is None else X @ self.axes_.astype(X.dtype, copy=False)
 
     @property
@@ -153,6 +162,16 @@ class RBFNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32", "float64"]
         return tags
+
+
+def _check_size(X):
+    """Raise a ValueError where the squared distance of such rows could be infinite."""
+    largest, bound = max(X.max(), -X.min()), np.sqrt(np.finfo(X.dtype).max / X.shape[1]) / 8
+    if largest > bound:
+        raise ValueError(
+            f"X holds numbers so large, or so far from those of fit, that their distances leave {X.dtype}: "
+            f"{largest:.3g}; expected at most {bound:.3g}. Scale or clip the features, or pass float64."
+        )
 
 
 def _batches(chosen):

@@ -11,8 +11,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from classic_cls import (
+    VLAD,
     BagOfVisualWords,
     DenseSIFT,
+    FisherVector,
     KeypointSIFT,
     ToDevice,
     ToHost,
@@ -34,6 +36,13 @@ def test_every_descriptor_gets_its_nearest_word(body, n_words, n_dims):
     words = assign_words(descriptors, vocabulary)
     assert words.dtype == np.int32
     np.testing.assert_array_equal(words, reference.nearest_word(descriptors, vocabulary))
+
+
+@pytest.mark.parametrize("encoder", [BagOfVisualWords, FisherVector, VLAD])
+@pytest.mark.parametrize("descriptor", [[], (), "sift", 1.5, True, DenseSIFT, LinearSVC()])
+def test_what_is_no_descriptor(encoder, descriptor):
+    with pytest.raises(TypeError, match=r"descriptor=.*; expected DenseSIFT\(\), KeypointSIFT\(\) or None"):
+        encoder(descriptor).fit(crops(2, 30, 30))
 
 
 def test_of_equal_words_the_first_wins(body):

@@ -142,6 +142,23 @@ def test_bad_rows_are_refused():
         model.transform(X[:, 1:])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_numbers_whose_distances_would_be_infinite(dtype, standardize):
+    X = np.random.default_rng(0).normal(size=(30, 7)).astype(dtype)
+    model = RBFNystroem(20, standardize=standardize, random_state=0).fit(X)
+    largest = np.sqrt(np.finfo(dtype).max)
+    far = np.vstack([X[:2], np.full((1, 7), largest / 100, dtype)])
+    assert np.isfinite(model.transform(far)).all()
+    assert (RBFNystroem(20, standardize=standardize).fit_transform(far) < 2).all()
+    far[2, 3] = largest
+    for function in (model.transform, clone(model).fit):
+        with pytest.raises(ValueError, match=f"distances leave {np.dtype(dtype)}.*pass float64"):
+            function(far)
+    if dtype == np.float32:
+        assert np.isfinite(model.transform(far.astype(np.float64))).all()
+
+
 def test_input_is_not_changed():
     X = rows()
     kept = X.copy()

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.base import clone
 
 from .._arrays import namespace, on_device, to_host
 from .._images import take
+from .dense_sift import DenseSIFT
 
 _PER_IMAGE = 32  # descriptors drawn from one image, at least: fewer would mostly describe pixels in vain
 _TIMES_AS_MANY_ON_DEVICE = 16  # images at a time; their descriptors take tens of MiB
@@ -25,6 +27,15 @@ class Described(NamedTuple):
     descriptors: Any  # (n, n_dims), float32
     owners: Any  # (n,), which image each belongs to
     places: Any  # (n, 2), how far down and across the image it lies, in [0, 1]
+
+
+def as_descriptor(descriptor):
+    """Return a copy of a local descriptor to fit, a DenseSIFT for None; raise a TypeError for what is none."""
+    if descriptor is None:
+        return DenseSIFT()
+    if isinstance(descriptor, type) or not callable(getattr(descriptor, "describe", None)):
+        raise TypeError(f"descriptor={descriptor!r}; expected DenseSIFT(), KeypointSIFT() or None.")
+    return clone(descriptor)
 
 
 def describe(descriptor, images):

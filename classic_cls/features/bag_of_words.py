@@ -1,7 +1,7 @@
 """Bag of visual words: local descriptors, counted by their nearest word of a learned vocabulary."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -11,6 +11,7 @@ from .._images import fit_images, for_batches, one_of, positive_int, positive_nu
 from .._kmeans import kmeans, nearest
 from ._local import (
     all_cells,
+    as_descriptor,
     as_words,
     cell_names,
     check_enough,
@@ -22,7 +23,6 @@ from ._local import (
     scale_to_unit,
     signed_power,
 )
-from .dense_sift import DenseSIFT
 
 _NORMS = ("l1", "l2", "hellinger", None)
 _ASSIGNMENTS = ("hard", "soft", "llc")
@@ -160,7 +160,7 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         positive_number(self.beta, "beta")
         positive_number(self.regularization, "regularization")
         images = self._read(fit_images, X)
-        self.descriptor_ = DenseSIFT() if self.descriptor is None else clone(self.descriptor)
+        self.descriptor_ = as_descriptor(self.descriptor)
         rng = check_random_state(self.random_state)
         n_samples = n_words * positive_int(self.samples_per_word, "samples_per_word")
         with device_of(images):

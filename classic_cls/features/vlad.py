@@ -1,7 +1,7 @@
 """VLAD: how local descriptors differ from their words, summed by word."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -10,6 +10,7 @@ from .._images import fit_images, for_batches, one_of, positive_int, transform_i
 from .._kmeans import kmeans, nearest
 from ._local import (
     all_cells,
+    as_descriptor,
     as_words,
     cell_names,
     check_enough,
@@ -24,7 +25,6 @@ from ._local import (
     unit_cells,
 )
 from ._pca import learn_pca, project, uncentered
-from .dense_sift import DenseSIFT
 
 _NORMS = ("intra", "l2", None)
 
@@ -147,7 +147,7 @@ class VLAD(TransformerMixin, BaseEstimator):
         fraction(self.power, "power")
         one_of(self.norm, "norm", _NORMS)
         images = fit_images(self, X, ragged=True)
-        self.descriptor_ = DenseSIFT() if self.descriptor is None else clone(self.descriptor)
+        self.descriptor_ = as_descriptor(self.descriptor)
         rng = check_random_state(self.random_state)
         sample, _ = sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)
         check_enough(len(sample), n_words, "n_words")
