@@ -42,6 +42,7 @@ import pathlib
 import platform
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -96,7 +97,10 @@ def load_limits(directory):
     if not (directory / "limits.py").exists():
         return None
     sys.path.insert(0, str(directory))
-    return importlib.import_module("limits")
+    # What is compiled with -ffast-math makes the thread that loads it take denormal numbers for zeros: NumPy would then
+    # be faster here than elsewhere, up to tenfold.
+    with ThreadPoolExecutor(1) as another:
+        return another.submit(importlib.import_module, "limits").result()
 
 
 def describe_machine():

@@ -10,6 +10,7 @@ void bind_color_histogram(nb::module_&);
 void bind_dense_sift(nb::module_&);
 void bind_fisher_vector(nb::module_&);
 void bind_hog(nb::module_&);
+void bind_local(nb::module_&);
 void bind_patch_kmeans(nb::module_&);
 void bind_pca(nb::module_&);
 void bind_vlad(nb::module_&);
@@ -37,6 +38,7 @@ NB_MODULE(CLASSIC_CLS_MODULE, m) {
   bind_dense_sift(m);
   bind_fisher_vector(m);
   bind_hog(m);
+  bind_local(m);
   bind_patch_kmeans(m);
   bind_pca(m);
   bind_vlad(m);

@@ -11,6 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import clone
 
+from .. import _native
 from .._arrays import namespace, on_device, to_host
 from .._images import take
 from .dense_sift import DenseSIFT
@@ -148,6 +149,9 @@ def all_cells(finest, levels, merge=np.add, dtype=None):
 def scale_to_unit(values, order=2):
     """Scale along the last axis, in place, to a norm of 1; zeros stay as they are."""
     xp = namespace(values)
+    if order == 2 and xp is np:
+        _native.kernels.unit_rows(values)
+        return
     total = xp.linalg.norm(values, ord=order, axis=-1, keepdims=True)
     values /= xp.where(total > 0, total, 1)
 
@@ -163,11 +167,11 @@ def unit_cells(values):
 
 def signed_power(values, power):
     """Raise magnitudes to a power, in place, and keep the signs."""
-    if power == 1:
-        return
     xp = namespace(values)
-    magnitudes = xp.abs(values)
-    xp.copysign(xp.sqrt(magnitudes) if power == 0.5 else magnitudes**power, values, out=values)
+    if power == 0.5 and xp is np:
+        _native.kernels.signed_root(values)
+    elif power != 1:
+        xp.copysign(xp.abs(values) ** power, values, out=values)
 
 
 # --- Checks -----------------------------------------------------------------------------------------------------------

@@ -59,15 +59,17 @@ class Mixture {
   // Writes the descriptor, about the mixture's center, and its squares: what densities() multiplies. They take turns,
   // a few each, so that the sums of what cancels stay small.
   void prepare(const float* descriptor, float* to) const {
+    const long n_dims = n_dims_;  // in registers: what is stored below might be taken for a member
+    const float* center = center_.data();
     long start = 0;
-    for (; start + kRun <= n_dims_; start += kRun)
+    for (; start + kRun <= n_dims; start += kRun)
       for (long i = start; i < start + kRun; i += kLanes<float>) {
-        const V x = simd::load(descriptor + i) - simd::load(&center_[i]);
+        const V x = simd::load(descriptor + i) - simd::load(center + i);
         simd::store(to + start + i, x), simd::store(to + start + i + kRun, x * x);
       }
-    for (long i = start; i < n_dims_; ++i) {
-      const float x = descriptor[i] - center_[i];
-      to[start + i] = x, to[n_dims_ + i] = x * x;
+    for (long i = start; i < n_dims; ++i) {
+      const float x = descriptor[i] - center[i];
+      to[start + i] = x, to[n_dims + i] = x * x;
     }
   }
   // The log densities, but for a constant, of kBlock prepared descriptors; -infinity behind the last component.
@@ -180,13 +182,18 @@ class Mixture {
 // So many descriptors are matched before any is summed: a component's sums then stay in registers for several.
 constexpr long kGroup = 10 * kBlock;
 
-// Turns a descriptor's log densities into what is proportional to its posteriors, and returns their sum.
-float exponentiate(float* densities, long n) {
-  V most = simd::load(densities), sum{};
+float largest(const float* densities, long n) {
+  V most = simd::load(densities);
   for (long k = kLanes<float>; k < n; k += kLanes<float>) most = simd::max(most, simd::load(densities + k));
-  const V largest = simd::splat<V>(simd::largest(most));
+  return simd::largest(most);
+}
+
+// Turns a descriptor's log densities, of which the largest is given, into what is proportional to its posteriors, and
+// returns their sum.
+float exponentiate(float* densities, long n, float largest) {
+  V sum{};
   for (long k = 0; k < n; k += kLanes<float>) {
-    const V e = simd::exp(simd::load(densities + k) - largest);
+    const V e = simd::exp(simd::load(densities + k) - simd::splat<V>(largest));
     simd::store(densities + k, e);
     sum += e;
   }
@@ -200,10 +207,12 @@ class Matches {
   void find(const float* posteriors, long n, float sum, long row) {
     const V least = simd::splat<V>(kNegligible * sum);
     const float scale = 1 / sum;
+    long* counts = counts_.data();
+    Match* matches = matches_.get();
     for (long start = 0; start < n; start += kBits)  // one loop for many: how often it turns is hard to predict
       for (uint64_t left = above(posteriors + start, std::min(kBits, n - start), least); left; left &= left - 1) {
         const long k = start + __builtin_ctzll(left);
-        matches_[k * kGroup + counts_[k]++] = {row, posteriors[k] * scale};
+        matches[k * kGroup + counts[k]++] = {row, posteriors[k] * scale};
       }
   }
   // Calls take(component, from, to) for those of one component in one cell, in the order of rows, and forgets them.
@@ -244,8 +253,10 @@ void add_descriptors(const float* descriptors, long n, const int64_t* cells, con
     const long end = std::min(start + kBlock, n);
     for (long r = start; r < end; ++r) mixture.prepare(descriptors + r * n_dims, &prepared[(r - start) * depth]);
     mixture.densities(prepared.data(), densities.data());
-    float totals[kBlock];
-    for (long r = 0; r < end - start; ++r) totals[r] = exponentiate(&densities[r * padded], padded);
+    // Step by step for all of them: while one waits for what it depends on, others go on.
+    float most[kBlock], totals[kBlock];
+    for (long r = 0; r < end - start; ++r) most[r] = largest(&densities[r * padded], padded);
+    for (long r = 0; r < end - start; ++r) totals[r] = exponentiate(&densities[r * padded], padded, most[r]);
     for (long r = 0; r < end - start; ++r) matches.find(&densities[r * padded], padded, totals[r], start + r);
     if (end < n && end % kGroup != 0) continue;
     matches.take_all(cells, [&](long k, const Match* from, const Match* to) {

@@ -327,8 +327,8 @@ def _sums(points, weights, means, variances, cells, n_cells):
 
 def _normalise(sums, counts, weights, power, norm):
     """Return features (n_images, n_features) of sums (n_images, n_cells, 2, n_components, n_dims), used up."""
-    scales = 1 / np.sqrt(np.stack([weights, 2 * weights], dtype=np.float64))
-    sums *= (scales / np.maximum(counts, 1)[..., None, None])[..., None].astype(np.float32)
+    sizes = np.sqrt(np.multiply.outer([1.0, 2.0], weights))
+    sums /= (sizes * np.maximum(counts, 1)[..., None, None])[..., None].astype(np.float32)
     signed_power(sums, power)
     cells = sums.reshape(*sums.shape[:2], -1)
     return cells.reshape(len(cells), -1) if norm is None else unit_cells(cells)
@@ -348,4 +348,4 @@ def _checked_mixture(weights, means, variances, n_dims):
 
 
 def _positive(values):
-    return bool(((values > 0) & np.isfinite(values)).all())
+    return values.min() > 0 and values.max() < np.inf  # NaN is neither

@@ -89,11 +89,14 @@ void add_residuals(const float* descriptors, long depth, const Members& members,
     if (from == end) continue;
     double* sum = axes ? &rows[waiting * depth] : sums;
     if (axes) std::fill_n(sum, depth, 0.0), to[waiting++] = sums;
-    for (; from != end; ++from) {
-      const float *row = descriptors + *from * depth, *later = from + 2 < end ? descriptors + from[2] * depth : row;
-      for (long i = 0; i < depth; i += 16) __builtin_prefetch(later + i);  // a word's rows lie anywhere
-      for (long i = 0; i < depth; ++i) sum[i] += row[i];
+    for (; end - from >= 2; from += 2) {  // two at a time: the sums are loaded and stored half as often
+      const float *row = descriptors + from[0] * depth, *next = descriptors + from[1] * depth;
+      for (const long* later = from + 2; later != end && later != from + 4; ++later)  // a word's rows lie anywhere
+        for (long i = 0; i < depth; i += 16) __builtin_prefetch(descriptors + *later * depth + i);
+      for (long i = 0; i < depth; ++i) sum[i] += double(row[i]) + next[i];
     }
+    if (from != end)
+      for (long i = 0; i < depth; ++i) sum[i] += descriptors[*from * depth + i];
     if (waiting == kTogether) project();
   }
   project();
