@@ -163,6 +163,12 @@ def test_bad_parameters_are_named(parameters, message):
         FlipAverage(HOG(**SMALL), **parameters).fit(steps(20)[0])
 
 
+@pytest.mark.parametrize("transformer", [0, [], None, "hog", HOG, RidgeClassifier()])
+def test_what_is_no_transformer(transformer):
+    with pytest.raises(TypeError, match=r"transformer=.*; expected an estimator with fit and transform, such as HOG"):
+        FlipAverage(transformer).fit(np.zeros((3, 20, 20), np.uint8))
+
+
 def test_as_many_labels_as_images():
     X, y = steps(20)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):

@@ -105,9 +105,9 @@ def intervals(y_true, predictions, *, n_resamples=2000, confidence=0.95, random_
     The expected calibration error of few images is too large: in the simulation a calibrated model, whose error is 0,
     has 0.05 on average. It is larger yet in resamples, whose percentiles never held the truth then. Its interval is
     therefore that of the errors at which the one found would not be unusual, were the gaps between confidence and
-    accuracy larger or smaller by one factor in all bins. It held the truth in 93.0 to 97.4 %; of models made to be wrong
-    about their confidence in one way or another, in 300 to 400 tests each, in 84 (overconfident above 0.9 alone) to
-    97.5 %. Take it for a rough one.
+    accuracy larger or smaller by one factor in all bins. It held the truth in 93.0 to 97.4 %; of models made to be
+    wrong about their confidence in one way or another, in 300 to 400 tests each, in 84 (overconfident above 0.9 alone)
+    to 97.5 %. Take it for a rough one.
 
     References
     ----------

@@ -85,7 +85,10 @@ class FlipAverage(TransformerMixin, BaseEstimator):
         ------
         ValueError
             If there are not as many labels as images, or a parameter is out of range.
+        TypeError
+            If `transformer` is none.
         """
+        _check_transformer(self.transformer)
         one_of(self.flips, "flips", ("auto", True, False))
         max_images = positive_int(self.max_images, "max_images")
         images = fit_images(self, X, ragged=True, device=True)
@@ -145,6 +148,11 @@ class FlipAverage(TransformerMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = get_tags(self.transformer).transformer_tags.preserves_dtype
         return tags
+
+
+def _check_transformer(transformer):
+    if isinstance(transformer, type) or not (hasattr(transformer, "fit") and hasattr(transformer, "transform")):
+        raise TypeError(f"transformer={transformer!r}; expected an estimator with fit and transform, such as HOG().")
 
 
 def _mirrored(images):
