@@ -17,6 +17,7 @@ CASES = [
     "llc-256-words",
     "vlad-64-words",
     "fisher-64",
+    "fisher-64-tuned",
     "fisher-64-scikit-image",
     "patches-1600",
     "bag-transform",
@@ -51,3 +52,23 @@ def test_unknown_case(tmp_path):
     done = run(tmp_path, "--only", "hog-32,hop-32")
     assert done.returncode == 2
     assert "no case hop-32" in done.stderr
+
+
+@pytest.mark.skipif(not SCRIPT.exists() or sys.platform != "linux", reason="needs the benchmarks, and g++ on Linux")
+def test_limits_do_not_change_how_the_others_count(tmp_path):
+    (tmp_path / "limits.py").write_text(
+        "import ctypes, pathlib, subprocess\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "(here / 'empty.cpp').write_text('')\n"
+        "options = ['-shared', '-fPIC', '-ffast-math', '-o', here / 'empty.so']\n"
+        "subprocess.run(['g++', here / 'empty.cpp', *options], check=True)\n"
+        "ctypes.CDLL(here / 'empty.so')\n"
+    )
+    program = (
+        "import pathlib, sys, numpy as np, peers\n"
+        "assert peers.load_limits(pathlib.Path(sys.argv[1])).here\n"
+        "print(np.float32(1e-40) * np.ones(4, np.float32))\n"
+    )
+    command = [sys.executable, "-c", program, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parent)
+    assert done.stdout.strip() == "[1.e-40 1.e-40 1.e-40 1.e-40]", done.stderr
