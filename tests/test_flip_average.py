@@ -163,6 +163,12 @@ def test_bad_parameters_are_named(parameters, message):
         FlipAverage(HOG(**SMALL), **parameters).fit(steps(20)[0])
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_auto_does_not_average_where_that_changes_nothing(body, seed):
+    images = np.random.default_rng(seed).random((2, 24, 24), np.float32)  # one left out gets the other's label anyhow
+    assert not FlipAverage(HOG(), random_state=0).fit(images, [0, 1]).flips_
+
+
 @pytest.mark.parametrize("transformer", [0, [], None, "hog", HOG, RidgeClassifier()])
 def test_what_is_no_transformer(transformer):
     with pytest.raises(TypeError, match=r"transformer=.*; expected an estimator with fit and transform, such as HOG"):
