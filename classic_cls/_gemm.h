@@ -99,11 +99,9 @@ struct Best {
     score = better ? candidate : score;
     column = better ? columns : column;
   }
-  int32_t winner() const {
-    int best = 0;
-    for (int i = 1; i < simd::kLanes<float>; ++i)
-      if (score[i] > score[best] || (score[i] == score[best] && column[i] < column[best])) best = i;
-    return column[best];
+  int32_t winner() const {  // the smallest of the best columns; ~ turns their order around
+    const auto best = score == simd::splat<simd::Vec<float>>(simd::largest(score));
+    return ~simd::largest(best ? ~column : simd::splat<Lanes>(INT32_MIN));
   }
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -189,12 +190,13 @@ inline float sum(V v) {
 }
 
 template <class V>
-inline float largest(V v) {
-  Float4 part[sizeof(V) / sizeof(Float4)];
+inline auto largest(V v) {
+  using Four = typename VecOf<std::decay_t<decltype(v[0])>, 16>::type;
+  Four part[sizeof(V) / sizeof(Four)];
   __builtin_memcpy(part, &v, sizeof v);
-  Float4 most = part[0];
-  for (size_t i = 1; i < sizeof(V) / sizeof(Float4); ++i) most = part[i] > most ? part[i] : most;
-  const float left = most[0] > most[1] ? most[0] : most[1], right = most[2] > most[3] ? most[2] : most[3];
+  Four most = part[0];
+  for (size_t i = 1; i < sizeof(V) / sizeof(Four); ++i) most = part[i] > most ? part[i] : most;
+  const auto left = most[0] > most[1] ? most[0] : most[1], right = most[2] > most[3] ? most[2] : most[3];
   return left > right ? left : right;
 }
 
