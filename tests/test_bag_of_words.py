@@ -45,6 +45,25 @@ def test_what_is_no_descriptor(encoder, descriptor):
         encoder(descriptor).fit(crops(2, 30, 30))
 
 
+class Spoilt(DenseSIFT):
+    """A descriptor of one's own that fails once it has been learned from."""
+
+    spoil = 0
+
+    def describe(self, images):
+        return [(found + np.float32(self.spoil), positions) for found, positions in super().describe(images)]
+
+
+@pytest.mark.parametrize("encoder", [BagOfVisualWords, FisherVector, VLAD])
+@pytest.mark.parametrize("spoil", [np.nan, np.inf, 1e20])
+def test_descriptors_that_are_no_numbers_are_refused(encoder, spoil):
+    images = crops(2, 60, 60)
+    model = encoder(Spoilt(), 4, random_state=0).fit(images)
+    model.descriptor_.spoil = spoil
+    with pytest.raises(ValueError, match="descriptors hold NaN, or numbers beyond 1e"):
+        model.transform(images)
+
+
 def test_of_equal_words_the_first_wins(body):
     vocabulary = np.tile(np.eye(4, dtype=np.float32), (20, 1))
     np.testing.assert_array_equal(assign_words(vocabulary, vocabulary), np.tile(np.arange(4), 20))

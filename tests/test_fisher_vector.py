@@ -94,9 +94,11 @@ def test_no_descriptors_give_zeros(body):
         (lambda x, w, m, v: (x, w[:0], m[:0], v[:0]), "expected"),
         (lambda x, w, m, v: (x * np.nan, w, m, v), "descriptors hold NaN"),
         (lambda x, w, m, v: (x, w, m * 1e20, v), "means hold NaN"),
-        (lambda x, w, m, v: (x, w * 0, m, v), "not a positive number"),
-        (lambda x, w, m, v: (x, w, m, -v), "not a positive number"),
-        (lambda x, w, m, v: (x, w, m, v * np.nan), "not a positive number"),
+        (lambda x, w, m, v: (x, w * 0, m, v), "weights of the mixture range from 0 to 0"),
+        (lambda x, w, m, v: (x, w, m, -v), "variances of the mixture range from -"),
+        (lambda x, w, m, v: (x, w, m, v * 1e-21), "variances .* expected 1e-20"),
+        (lambda x, w, m, v: (x, w, m, v * np.inf), "variances .* to inf"),
+        (lambda x, w, m, v: (x, w, m, v * np.nan), "variances .* nan"),
     ],
 )
 def test_bad_arrays_are_refused(spoil, message):
@@ -106,9 +108,17 @@ def test_bad_arrays_are_refused(spoil, message):
 
 @pytest.mark.parametrize("cell", [-1, 2])
 def test_the_kernel_refuses_what_lies_outside(body, cell):
-    out = np.zeros((2, 3), np.float32), np.zeros((2, 2, 3, 6), np.float32)
+    points, *mixture = (a.astype(float) for a in (make_points(1, 6), *make_mixture(3, 6)))
     with pytest.raises(ValueError, match="fit together"):
-        _native.kernels.fisher_sums(make_points(1, 6), np.array([cell]), *make_mixture(3, 6), *out)
+        _native.kernels.fisher_sums(points, np.array([cell]), *mixture, np.zeros((2, 3)), np.zeros((2, 2, 3, 6)))
+
+
+def test_the_kernel_knows_no_gaussian_beyond_the_last(body):
+    # All densities overflow, those that only fill up a vector as well.
+    points, variances, counts = np.full((500, 3), 1e6), np.full((1, 3), 1e-38), np.zeros((1, 1))
+    mixture = np.ones(1), np.zeros((1, 3)), variances
+    _native.kernels.fisher_sums(points, np.zeros(500, np.int64), *mixture, counts, np.zeros((1, 2, 1, 3)))
+    assert 0 <= counts[0, 0] <= 500
 
 
 @pytest.mark.parametrize("descriptor", [DenseSIFT(step=5, bin_size=(3, 4)), DenseSIFT(root=True), KeypointSIFT()])
@@ -141,6 +151,29 @@ def test_photographs_equal_the_reference(body, n_dims, root):
         points = np.c_[points, (positions[:, ::-1] + 0.5) / 128 - 0.5]
         expected = reference.fisher_vector(points, model.weights_, model.means_, model.variances_, 0.5, "l2")
         np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_components", [4, 64])
+def test_the_one_image_that_it_was_fitted_on_equals_the_reference(body, n_components):
+    # There the sums nearly cancel: that is how the mixture was found. The square root scales up what was rounded.
+    image = photographs()[:1]
+    model = FisherVector(DenseSIFT(contrast_threshold=0), n_components, append_position=False, random_state=0)
+    model.fit(image)
+    [(points, _)] = model.descriptor_.describe(image)
+    points = (points - model.mean_.astype(float)) @ model.components_.T.astype(float)
+    expected = reference.fisher_vector(points, model.weights_, model.means_, model.variances_, 0.5, "l2")
+    np.testing.assert_allclose(model.transform(image)[0], expected, atol=1e-4)
+
+
+def test_double_arrays_are_not_rounded(body):
+    rng = np.random.default_rng(0)
+    means, points = rng.normal(size=(3, 6)), rng.normal(size=(40, 6))
+    points[:20] = means[0] + 1e-9 * points[:20]  # float32 would take them for the mean
+    variances = np.stack([np.full(6, 1e-18), np.ones(6), np.ones(6)])
+    mixture = np.full(3, 1 / 3), means, variances
+    np.testing.assert_allclose(
+        fisher_vector(points, *mixture), reference.fisher_vector(points, *mixture, 0.5, "l2"), atol=1e-4
+    )
 
 
 def test_unscaled_cells_average_to_the_whole():

@@ -176,14 +176,16 @@ def test_principal_components_are_those_of_scikit_learn():
 
 
 @pytest.mark.parametrize(("n", "n_axes", "n_dims"), [(0, 3, 5), (1, 1, 1), (29, 31, 33), (50, 64, 128)])
-def test_projection(body, n, n_axes, n_dims):
+@pytest.mark.parametrize(("dtype", "atol"), [(np.float32, 1e-4), (np.float64, 1e-12)])
+def test_projection(body, n, n_axes, n_dims, dtype, atol):
     points, axes = arrays(n, n_axes, n_dims)
     mean = np.arange(n_dims, dtype=np.float32) / n_dims
     expected = (points.astype(float) - mean) @ axes.astype(float).T
-    projected = project(points, axes, mean)
-    np.testing.assert_allclose(projected, expected, atol=1e-4)
+    projected = project(points, axes, mean, dtype)
+    assert projected.dtype == dtype
+    np.testing.assert_allclose(projected, expected, atol=atol)
     for row, alone in zip(projected, points, strict=True):
-        np.testing.assert_array_equal(project(alone[None], axes, mean)[0], row)
+        np.testing.assert_array_equal(project(alone[None], axes, mean, dtype)[0], row)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def describe(descriptor, images):
     owners = xp.asarray(np.repeat(np.arange(len(described)), [len(found) for found, _ in described]))
     sizes = xp.asarray(np.array([image.shape[:2] for image in images]))[owners]
     places = (xp.asarray(np.concatenate([positions for _, positions in described])) + 0.5) / sizes
-    return Described(xp.concatenate([found for found, _ in described]), owners, places)
+    descriptors = xp.concatenate([found for found, _ in described])
+    return Described(as_floats(descriptors, "descriptors") if xp is np else descriptors, owners, places)
 
 
 def images_per_batch(images, n_features=1, *, pixels=1 << 17):
@@ -177,9 +178,10 @@ def signed_power(values, power):
 # --- Checks -----------------------------------------------------------------------------------------------------------
 
 
-def as_floats(values, name):
-    """Return C-contiguous float32; raise ValueError for NaN and numbers beyond 1e6."""
-    values = np.ascontiguousarray(values, np.float32)
+def as_floats(values, name, *, double=False):
+    """Return C-contiguous float32, or float64 as it came if `double`; raise ValueError for NaN and beyond 1e6."""
+    values = np.asarray(values)
+    values = np.ascontiguousarray(values, np.float64 if double and values.dtype == np.float64 else np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         square = np.vdot(values, values)  # half the time of the extremes, and most often enough
     if square <= _LARGEST**2:

@@ -1,9 +1,10 @@
-// Projects rows onto axes: a matrix product that rounds a row alike whatever rows are beside it.
+// Projects rows onto axes, in float or in double: a matrix product that rounds a row alike whatever rows are beside it.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
 
+#include "_axes.h"
 #include "_gemm.h"
 
 namespace nb = nanobind;
@@ -32,11 +33,30 @@ void project_rows(const float* rows, long n_rows, const float* axes, const float
     }
 }
 
-using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+void project_rows(const float* rows, long n_rows, const float* axes, const double* offsets, long n_axes, long n_dims,
+                  double* to) {
+  const Axes columns(axes, n_axes, n_dims);
+  std::vector<double> together(kTogether * n_dims), unused(n_axes);
+  for (long start = 0; start < n_rows; start += kTogether) {
+    const long n = std::min(kTogether, n_rows - start);
+    std::copy_n(rows + start * n_dims, n * n_dims, together.data());
+    double* out[kTogether];
+    for (long r = 0; r < kTogether; ++r) {
+      out[r] = r < n ? to + (start + r) * n_axes : unused.data();
+      std::copy_n(offsets, n_axes, out[r]);
+    }
+    columns.add_products(together.data(), out);
+  }
+}
 
-void project(Matrix rows, Matrix axes, Vector offsets, Output out) {
+using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Output = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+void project(Matrix rows, Matrix axes, Vector<T> offsets, Output<T> out) {
   if (rows.shape(1) != axes.shape(1) || offsets.shape(0) != axes.shape(0) || out.shape(0) != rows.shape(0) ||
       out.shape(1) != axes.shape(0))
     throw std::invalid_argument("project: the shapes of rows, axes, offsets and out do not fit together");
@@ -48,6 +68,10 @@ void project(Matrix rows, Matrix axes, Vector offsets, Output out) {
 }  // namespace
 
 void bind_pca(nb::module_& m) {
-  m.def("project", &project, nb::arg("rows").noconvert(), nb::arg("axes").noconvert(), nb::arg("offsets").noconvert(),
-        nb::arg("out").noconvert());
+  const auto bind = [&](auto function) {
+    m.def("project", function, nb::arg("rows").noconvert(), nb::arg("axes").noconvert(),
+          nb::arg("offsets").noconvert(), nb::arg("out").noconvert());
+  };
+  bind(&project<float>);
+  bind(&project<double>);
 }

@@ -18,15 +18,15 @@ def learn_pca(points, n_dims):
     return mean.astype(np.float32), np.ascontiguousarray(axes * np.sign(strongest), np.float32)
 
 
-def project(points, components, mean=None):
-    """Return ``(points - mean) @ components.T``, float32; a row is the same whatever rows are beside it.
+def project(points, components, mean=None, dtype=np.float32):
+    """Return ``(points - mean) @ components.T``; a row is the same whatever rows are beside it.
 
     Without a mean, what is zero stays zero, exactly.
     """
-    out, shift = np.empty((len(points), len(components)), np.float32), np.zeros(len(components))
+    out, shift = np.empty((len(points), len(components)), dtype), np.zeros(len(components))
     if mean is not None:
-        shift = -components.astype(np.float64) @ mean
-    _native.kernels.project(points, components, shift.astype(np.float32), out)
+        shift -= components.astype(np.float64) @ mean
+    _native.kernels.project(points, components, shift.astype(dtype), out)
     return out
 
 

@@ -21,7 +21,7 @@ namespace {
 
 constexpr float kNegligible = 1e-8f;  // a posterior; what it would add stays below the features' rounding
 
-std::vector<double> inverses(const float* numbers, long n) {
+std::vector<double> inverses(const double* numbers, long n) {
   std::vector<double> inverses(n);
   for (long i = 0; i < n; ++i) inverses[i] = 1.0 / numbers[i];
   return inverses;
@@ -29,16 +29,17 @@ std::vector<double> inverses(const float* numbers, long n) {
 
 // Where the components lie on average, the narrow ones above all. Far from there x^2 and what is subtracted from it
 // would be large and nearly equal.
-std::vector<float> find_center(const float* weights, const float* means, const std::vector<double>& precisions,
-                               long n_components, long n_dims) {
+template <class T>
+std::vector<T> find_center(const double* weights, const double* means, const std::vector<double>& precisions,
+                           long n_components, long n_dims) {
   std::vector<double> sum(n_dims), total(n_dims);
   for (long k = 0; k < n_components; ++k)
     for (long i = 0; i < n_dims; ++i) {
       const double share = weights[k] * precisions[k * n_dims + i];
       sum[i] += share * means[k * n_dims + i], total[i] += share;
     }
-  std::vector<float> center(n_dims);
-  for (long i = 0; i < n_dims; ++i) center[i] = float(sum[i] / total[i]);
+  std::vector<T> center(n_dims);
+  for (long i = 0; i < n_dims; ++i) center[i] = T(sum[i] / total[i]);
   return center;
 }
 
@@ -48,9 +49,12 @@ struct Match {
   float posterior;
 };
 
+// Deviations are found and summed as T. In double: the sums of an image may nearly cancel, and the features scale up
+// what is left of them.
+template <class T>
 class Mixture {
  public:
-  Mixture(const float* weights, const float* means, const float* variances, long n_components, long n_dims)
+  Mixture(const double* weights, const double* means, const double* variances, long n_components, long n_dims)
       : Mixture(weights, means, variances, inverses(variances, n_components * n_dims), n_components, n_dims) {}
   long n_components() const { return n_components_; }
   long n_dims() const { return n_dims_; }
@@ -58,18 +62,16 @@ class Mixture {
 
   // Writes the descriptor, about the mixture's center, and its squares: what densities() multiplies. They take turns,
   // a few each, so that the sums of what cancels stay small.
-  void prepare(const float* descriptor, float* to) const {
+  void prepare(const T* descriptor, float* to) const {
     const long n_dims = n_dims_;  // in registers: what is stored below might be taken for a member
-    const float* center = center_.data();
-    long start = 0;
-    for (; start + kRun <= n_dims; start += kRun)
-      for (long i = start; i < start + kRun; i += kLanes<float>) {
-        const V x = simd::load(descriptor + i) - simd::load(center + i);
-        simd::store(to + start + i, x), simd::store(to + start + i + kRun, x * x);
+    const T* center = center_.data();
+    for (long start = 0; start < n_dims; start += kRun) {
+      const long size = std::min(kRun, n_dims - start);
+      float *plain = to + 2 * start, *square = plain + size;
+      for (long i = 0; i < size; ++i) {
+        const float x = float(descriptor[start + i] - center[start + i]);
+        plain[i] = x, square[i] = x * x;
       }
-    for (long i = start; i < n_dims; ++i) {
-      const float x = descriptor[i] - center[i];
-      to[start + i] = x, to[n_dims + i] = x * x;
     }
   }
   // The log densities, but for a constant, of kBlock prepared descriptors; -infinity behind the last component.
@@ -82,14 +84,14 @@ class Mixture {
                      });
   }
   // Adds posterior * z and posterior * (z^2 - 1), z the deviation from component k in standard deviations.
-  void add(const float* descriptors, const Match* from, const Match* to, long k, float* first, float* second) const {
-    constexpr long kLane = kLanes<float>;
+  void add(const T* descriptors, const Match* from, const Match* to, long k, T* first, T* second) const {
+    constexpr long kLane = kLanes<T>;
     long i = 0;
     for (; i + kWide * kLane <= n_dims_; i += kWide * kLane) add_at<kWide>(descriptors, from, to, k, i, first, second);
     for (; i + kLane <= n_dims_; i += kLane) add_at<1>(descriptors, from, to, k, i, first, second);
     for (; i < n_dims_; ++i)
       for (const Match* match = from; match != to; ++match) {
-        const float z = (descriptors[match->row * n_dims_ + i] - means_[k * n_dims_ + i]) * scales_[k * n_dims_ + i];
+        const T z = (descriptors[match->row * n_dims_ + i] - means_[k * n_dims_ + i]) * scales_[k * n_dims_ + i];
         first[i] += match->posterior * z;
         second[i] += match->posterior * (z * z - 1);
       }
@@ -99,17 +101,17 @@ class Mixture {
   static constexpr long kRun = 16;
   static constexpr int kWide = simd::kBytes == 64 ? 4 : 2;  // vectors at a time: as many sums as the registers hold
   long n_components_, n_dims_;
-  std::vector<float> center_, means_, scales_;
+  std::vector<T> center_, means_, scales_;
   gemm::Panels panels_;
   std::vector<V> offsets_;
 
-  Mixture(const float* weights, const float* means, const float* variances, const std::vector<double>& precisions,
+  Mixture(const double* weights, const double* means, const double* variances, const std::vector<double>& precisions,
           long n_components, long n_dims)
       : n_components_(n_components), n_dims_(n_dims),
-        center_(find_center(weights, means, precisions, n_components, n_dims)),
+        center_(find_center<T>(weights, means, precisions, n_components, n_dims)),
         means_(means, means + n_components * n_dims), scales_(n_components * n_dims),
         panels_(factors(precisions).data(), n_components, 2 * n_dims) {
-    for (size_t i = 0; i < scales_.size(); ++i) scales_[i] = float(std::sqrt(precisions[i]));
+    for (size_t i = 0; i < scales_.size(); ++i) scales_[i] = T(std::sqrt(precisions[i]));
     set_offsets(weights, variances, precisions);
   }
   double centered_mean(long k, long i) const { return double(means_[k * n_dims_ + i]) - center_[i]; }
@@ -127,14 +129,14 @@ class Mixture {
       }
     return factors;
   }
-  void set_offsets(const float* weights, const float* variances, const std::vector<double>& precisions) {
+  void set_offsets(const double* weights, const double* variances, const std::vector<double>& precisions) {
     offsets_.resize(2 * panels_.count());
     float* to = reinterpret_cast<float*>(offsets_.data());
     std::fill_n(to, padded(), -INFINITY);
     std::vector<double> offsets(n_components_);
     double total = 0, mean = 0;
     for (long k = 0; k < n_components_; ++k) {
-      offsets[k] = std::log(double(weights[k])) - 0.5 * log_of_product(variances + k * n_dims_, n_dims_);
+      offsets[k] = std::log(weights[k]) - 0.5 * log_of_product(variances + k * n_dims_, n_dims_);
       for (long i = 0; i < n_dims_; ++i) {
         const double distance = centered_mean(k, i);
         offsets[k] -= 0.5 * distance * distance * precisions[k * n_dims_ + i];
@@ -143,8 +145,8 @@ class Mixture {
     }
     for (long k = 0; k < n_components_; ++k) to[k] = float(offsets[k] - mean / total);  // small numbers round less
   }
-  // Four numbers share a logarithm: that many floats, however small or large, multiply to a double.
-  static double log_of_product(const float* numbers, long n) {
+  // Four numbers share a logarithm: that many from the range of a float multiply to a double.
+  static double log_of_product(const double* numbers, long n) {
     double sum = 0;
     for (long start = 0; start < n; start += 4) {
       double product = 1;
@@ -153,28 +155,29 @@ class Mixture {
     }
     return sum;
   }
-  // add() for N vectors from number i on.
+  // add() for N vectors from number i on. Deviations are scaled when they are summed.
   template <int N>
-  void add_at(const float* descriptors, const Match* from, const Match* to, long k, long i, float* first,
-              float* second) const {
-    V mean[N], scale[N], a[N], b[N];
-    for (int v = 0; v < N; ++v) {
-      const long at = i + v * kLanes<float>;
-      mean[v] = simd::load(&means_[k * n_dims_ + at]), scale[v] = simd::load(&scales_[k * n_dims_ + at]);
-      a[v] = simd::load(first + at), b[v] = simd::load(second + at);
-    }
+  void add_at(const T* descriptors, const Match* from, const Match* to, long k, long i, T* first, T* second) const {
+    using Values = simd::Vec<T>;
+    const T *means = &means_[k * n_dims_ + i], *scales = &scales_[k * n_dims_ + i];
+    Values mean[N], a[N] = {}, b[N] = {}, total{};
+    for (int v = 0; v < N; ++v) mean[v] = simd::load<Values>(means + v * kLanes<T>);
     for (const Match* match = from; match != to; ++match) {
-      const V posterior = simd::splat<V>(match->posterior);
-      const float* descriptor = descriptors + match->row * n_dims_ + i;
+      const Values posterior = simd::splat<Values>(T(match->posterior));
+      const T* descriptor = descriptors + match->row * n_dims_ + i;
+      total += posterior;
       for (int v = 0; v < N; ++v) {
-        const V z = (simd::load(descriptor + v * kLanes<float>) - mean[v]) * scale[v];
-        a[v] = simd::fma(posterior, z, a[v]);
-        b[v] = simd::fma(posterior, simd::fma(z, z, simd::splat<V>(-1.f)), b[v]);
+        const Values deviation = simd::load<Values>(descriptor + v * kLanes<T>) - mean[v];
+        const Values share = posterior * deviation;
+        a[v] += share;
+        b[v] = simd::fma(share, deviation, b[v]);
       }
     }
     for (int v = 0; v < N; ++v) {
-      const long at = i + v * kLanes<float>;
-      simd::store(first + at, a[v]), simd::store(second + at, b[v]);
+      const Values scale = simd::load<Values>(scales + v * kLanes<T>);
+      T *to_first = first + i + v * kLanes<T>, *to_second = second + i + v * kLanes<T>;
+      simd::store(to_first, simd::fma(a[v], scale, simd::load<Values>(to_first)));
+      simd::store(to_second, simd::fma(b[v] * scale, scale, simd::load<Values>(to_second)) - total);
     }
   }
 };
@@ -204,13 +207,14 @@ float exponentiate(float* densities, long n, float largest) {
 class Matches {
  public:
   explicit Matches(long n_components) : counts_(n_components), matches_(new Match[n_components * kGroup]) {}
-  void find(const float* posteriors, long n, float sum, long row) {
+  void find(const float* posteriors, float sum, long row) {
+    const long n = long(counts_.size());
     const V least = simd::splat<V>(kNegligible * sum);
     const float scale = 1 / sum;
     long* counts = counts_.data();
     Match* matches = matches_.get();
     for (long start = 0; start < n; start += kBits)  // one loop for many: how often it turns is hard to predict
-      for (uint64_t left = above(posteriors + start, std::min(kBits, n - start), least); left; left &= left - 1) {
+      for (uint64_t left = above(posteriors + start, n - start, least); left; left &= left - 1) {
         const long k = start + __builtin_ctzll(left);
         matches[k * kGroup + counts[k]++] = {row, posteriors[k] * scale};
       }
@@ -237,14 +241,14 @@ class Matches {
 
   static uint64_t above(const float* posteriors, long n, V least) {
     uint64_t mask = 0;
-    for (long k = 0; k < n; k += kLanes<float>)
+    for (long k = 0; k < std::min(kBits, n); k += kLanes<float>)
       mask |= uint64_t(simd::bits(simd::load(posteriors + k) > least)) << k;
-    return mask;
+    return n < kBits ? mask & ((uint64_t(1) << n) - 1) : mask;  // what fills up the last vector is no component
   }
 };
 
-void add_descriptors(const float* descriptors, long n, const int64_t* cells, const Mixture& mixture, float* counts,
-                     float* sums) {
+template <class T>
+void add_descriptors(const T* descriptors, long n, const int64_t* cells, const Mixture<T>& mixture, T* counts, T* sums) {
   const long n_dims = mixture.n_dims(), padded = mixture.padded(), n_components = mixture.n_components();
   const long depth = 2 * n_dims, half = n_components * n_dims;
   std::vector<float> prepared(kBlock * depth), densities(kBlock * padded);
@@ -257,25 +261,30 @@ void add_descriptors(const float* descriptors, long n, const int64_t* cells, con
     float most[kBlock], totals[kBlock];
     for (long r = 0; r < end - start; ++r) most[r] = largest(&densities[r * padded], padded);
     for (long r = 0; r < end - start; ++r) totals[r] = exponentiate(&densities[r * padded], padded, most[r]);
-    for (long r = 0; r < end - start; ++r) matches.find(&densities[r * padded], padded, totals[r], start + r);
+    for (long r = 0; r < end - start; ++r) matches.find(&densities[r * padded], totals[r], start + r);
     if (end < n && end % kGroup != 0) continue;
     matches.take_all(cells, [&](long k, const Match* from, const Match* to) {
       const int64_t cell = cells[from->row];
-      float* first = sums + cell * 2 * half + k * n_dims;
+      T* first = sums + cell * 2 * half + k * n_dims;
       for (const Match* match = from; match != to; ++match) counts[cell * n_components + k] += match->posterior;
       mixture.add(descriptors, from, to, k, first, first + half);
     });
   }
 }
 
-using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Points = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Vector = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Cells = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Counts = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Sums = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Counts = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Sums = nb::ndarray<T, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-void fisher_sums(Matrix descriptors, Cells cells, Vector weights, Matrix means, Matrix variances, Counts counts,
-                 Sums sums) {
+template <class T>
+void fisher_sums(Points<T> descriptors, Cells cells, Vector weights, Matrix means, Matrix variances, Counts<T> counts,
+                 Sums<T> sums) {
   const size_t n_components = means.shape(0), n_dims = means.shape(1);
   const long n = long(descriptors.shape(0));
   const int64_t n_cells = int64_t(sums.shape(0)), *cell = cells.data();
@@ -286,16 +295,20 @@ void fisher_sums(Matrix descriptors, Cells cells, Vector weights, Matrix means, 
       !std::all_of(cell, cell + n, [&](int64_t c) { return c >= 0 && c < n_cells; }))
     throw std::invalid_argument("fisher_sums: descriptors, cells, mixture, counts and sums do not fit together");
   nb::gil_scoped_release release;
-  std::fill_n(counts.data(), counts.size(), 0.f);
-  std::fill_n(sums.data(), sums.size(), 0.f);
-  const Mixture mixture(weights.data(), means.data(), variances.data(), long(n_components), long(n_dims));
+  std::fill_n(counts.data(), counts.size(), T(0));
+  std::fill_n(sums.data(), sums.size(), T(0));
+  const Mixture<T> mixture(weights.data(), means.data(), variances.data(), long(n_components), long(n_dims));
   add_descriptors(descriptors.data(), n, cell, mixture, counts.data(), sums.data());
 }
 
 }  // namespace
 
 void bind_fisher_vector(nb::module_& m) {
-  m.def("fisher_sums", &fisher_sums, nb::arg("descriptors").noconvert(), nb::arg("cells").noconvert(),
-        nb::arg("weights").noconvert(), nb::arg("means").noconvert(), nb::arg("variances").noconvert(),
-        nb::arg("counts").noconvert(), nb::arg("sums").noconvert());
+  const auto bind = [&](auto function) {
+    m.def("fisher_sums", function, nb::arg("descriptors").noconvert(), nb::arg("cells").noconvert(),
+          nb::arg("weights").noconvert(), nb::arg("means").noconvert(), nb::arg("variances").noconvert(),
+          nb::arg("counts").noconvert(), nb::arg("sums").noconvert());
+  };
+  bind(&fisher_sums<float>);
+  bind(&fisher_sums<double>);
 }

@@ -23,7 +23,7 @@ from ._local import (
     signed_power,
     unit_cells,
 )
-from ._pca import learn_pca, project, uncentered
+from ._pca import learn_pca, project
 
 _NORMS = ("l2", None)
 _ITERATIONS = 20  # of expectation-maximisation, after k-means
@@ -168,8 +168,7 @@ class FisherVector(TransformerMixin, BaseEstimator):
         check_enough(len(descriptors), n_components, "n_components")
         if self.n_dims is not None:
             self.mean_, self.components_ = learn_pca(descriptors, self.n_dims)
-            descriptors = project(descriptors, self.components_, self.mean_)
-        points = self._placed(descriptors, places)
+        points = self._points(descriptors, places).astype(np.float32)
         self.weights_, self.means_, self.variances_ = learn_mixture(points, n_components, rng, self.n_jobs)
         return self
 
@@ -188,19 +187,13 @@ class FisherVector(TransformerMixin, BaseEstimator):
             mean, then likewise those for its variances. Zeros for an image without descriptors.
         """
         images = transform_images(self, X, ragged=True)
-        reduced, means = self.n_dims is not None, self.means_
-        if reduced:
-            # The mean stays in: flat areas are zeros then, and how far they are from a Gaussian is not rounded.
-            means = means.copy()
-            means[:, : self.n_dims] = uncentered(means[:, : self.n_dims], self.components_, self.mean_)
-        mixture = self.weights_, means, self.variances_
+        mixture = self.weights_, self.means_, self.variances_
         n_finest = 4 ** (self.pyramid_levels - 1)
 
         def encode(part, out):
             described = describe(self.descriptor_, part)
             cells = finest_cells(described, self.pyramid_levels)
-            points = project(described.descriptors, self.components_) if reduced else described.descriptors
-            points = self._placed(points, described.places)
+            points = self._points(described.descriptors, described.places)
             sums = _sums(points, *mixture, cells, len(part) * n_finest)[1]
             counts = np.bincount(cells, minlength=len(sums))
             sums, counts = (all_cells(a, self.pyramid_levels) for a in (sums, counts))
@@ -218,10 +211,13 @@ class FisherVector(TransformerMixin, BaseEstimator):
         names = [f"{entry}_{cell}" for cell in cell_names(self.pyramid_levels) for entry in entries]
         return np.array(names, dtype=object)
 
-    def _placed(self, descriptors, places):
+    def _points(self, descriptors, places):
+        """Return what the mixture is of, float64: a sum may be near zero, and all of it rounding, were this float32."""
+        if self.n_dims is not None:
+            descriptors = project(descriptors, self.components_, self.mean_, np.float64)
         if self.append_position:
-            descriptors = np.concatenate([descriptors, (places[:, ::-1] - 0.5).astype(np.float32)], axis=1)
-        return descriptors
+            descriptors = np.concatenate([descriptors, places[:, ::-1] - 0.5], axis=1)
+        return descriptors.astype(np.float64, copy=False)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -236,6 +232,7 @@ def fisher_vector(descriptors, weights, means, variances, power=0.5, norm="l2"):
     Parameters
     ----------
     descriptors : ndarray of shape (n, n_dims)
+        float64 is summed in double; anything else is taken as float32, and summed so, in half the time.
     weights : ndarray of shape (n_components,)
         Of the Gaussians in the mixture, positive.
     means, variances : ndarray of shape (n_components, n_dims)
@@ -253,8 +250,8 @@ def fisher_vector(descriptors, weights, means, variances, power=0.5, norm="l2"):
     Raises
     ------
     ValueError
-        If the shapes do not fit together, there is no Gaussian, a weight or variance is not positive, a number is NaN
-        or beyond 1e6, or a parameter is out of range.
+        If the shapes do not fit together, there is no Gaussian, a weight is not positive, a variance is below 1e-20, a
+        number is NaN or beyond 1e6, or a parameter is out of range.
 
     Examples
     --------
@@ -263,7 +260,7 @@ def fisher_vector(descriptors, weights, means, variances, power=0.5, norm="l2"):
     >>> fisher_vector([[3.0], [5.0]], weights=[1.0], means=[[2.0]], variances=[[4.0]], power=1, norm=None)
     array([1.        , 0.17677669], dtype=float32)
     """
-    descriptors = as_floats(descriptors, "descriptors")
+    descriptors = as_floats(descriptors, "descriptors", double=True)
     if descriptors.ndim != 2:
         raise ValueError(f"descriptors have shape {descriptors.shape}; expected (n, n_dims).")
     mixture = _checked_mixture(weights, means, variances, descriptors.shape[1])
@@ -317,35 +314,39 @@ def _as_mixture(counts, means, variances, floor):
 def _sums(points, weights, means, variances, cells, n_cells):
     """Return how many points belong to each Gaussian, and their summed deviations, one after the other cell.
 
-    Shapes are (n_cells, n_components) and (n_cells, 2, n_components, n_dims); deviations are z and z**2 - 1.
+    Shapes are (n_cells, n_components) and (n_cells, 2, n_components, n_dims); deviations are z and z**2 - 1. All is
+    summed in the precision of the points.
     """
-    counts = np.empty((n_cells, len(means)), np.float32)
-    sums = np.empty((n_cells, 2, *means.shape), np.float32)
-    _native.kernels.fisher_sums(points, cells, weights, means, variances, counts, sums)
+    counts = np.empty((n_cells, len(means)), points.dtype)
+    sums = np.empty((n_cells, 2, *means.shape), points.dtype)
+    mixture = (a.astype(np.float64, copy=False) for a in (weights, means, variances))
+    _native.kernels.fisher_sums(points, cells, *mixture, counts, sums)
     return counts, sums
 
 
 def _normalise(sums, counts, weights, power, norm):
-    """Return features (n_images, n_features) of sums (n_images, n_cells, 2, n_components, n_dims), used up."""
-    sizes = np.sqrt(np.multiply.outer([1.0, 2.0], weights))
-    sums /= (sizes * np.maximum(counts, 1)[..., None, None])[..., None].astype(np.float32)
-    signed_power(sums, power)
-    cells = sums.reshape(*sums.shape[:2], -1)
+    """Return features (n_images, n_features) of sums (n_images, n_cells, 2, n_components, n_dims)."""
+    sizes = np.sqrt(np.multiply.outer([1.0, 2.0], weights)) * np.maximum(counts, 1)[..., None, None]
+    features = (sums / sizes[..., None]).astype(np.float32)
+    signed_power(features, power)
+    cells = features.reshape(*sums.shape[:2], -1)
     return cells.reshape(len(cells), -1) if norm is None else unit_cells(cells)
 
 
 def _checked_mixture(weights, means, variances, n_dims):
-    weights, means, variances = (np.ascontiguousarray(a, np.float32) for a in (weights, means, variances))
+    weights, means, variances = (np.ascontiguousarray(a, np.float64) for a in (weights, means, variances))
     shape = (*weights.shape, n_dims)
     if weights.ndim != 1 or weights.size == 0 or means.shape != shape or variances.shape != shape:
         raise ValueError(
             f"weights, means and variances have shapes {weights.shape}, {means.shape} and {variances.shape}; for "
             f"descriptors of {n_dims} numbers expected (n_components,), (n_components, {n_dims}) and the same again."
         )
-    if not (_positive(weights) and _positive(variances)):
-        raise ValueError("A weight or variance of the mixture is not a positive number; expected all to be.")
-    return weights, as_floats(means, "means"), variances
+    _check_range(weights, "weights", 1e-38)
+    _check_range(variances, "variances", 1e-20)  # so that no squared deviation outgrows float32
+    return weights, as_floats(means, "means", double=True), variances
 
 
-def _positive(values):
-    return values.min() > 0 and values.max() < np.inf  # NaN is neither
+def _check_range(values, name, least):
+    if not (least <= values.min() and values.max() <= 1e38):  # NaN fails too
+        found = f"{values.min():.3g} to {values.max():.3g}"
+        raise ValueError(f"The {name} of the mixture range from {found}; expected {least:g} to 1e+38.")

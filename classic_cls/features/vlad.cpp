@@ -11,11 +11,9 @@
 #include <optional>
 #include <vector>
 
-#include "_simd.h"
+#include "_axes.h"
 
 namespace nb = nanobind;
-using simd::kLanes;
-using V = simd::Vec<double>;
 
 namespace {
 
@@ -33,42 +31,6 @@ class Members {
 
  private:
   std::vector<long> ends_, rows_;
-};
-
-constexpr long kTogether = 4;  // sums that are projected at a time, for what is read of the axes to serve them all
-
-// Principal axes, two registers of them side by side.
-class Axes {
- public:
-  Axes(const float* axes, long n_axes, long depth)
-      : n_axes_(n_axes), depth_(depth), panels_((n_axes + kWide - 1) / kWide * depth * 2) {
-    double* to = reinterpret_cast<double*>(panels_.data());
-    for (long k = 0; k < n_axes; ++k)
-      for (long i = 0; i < depth; ++i) to[(k / kWide * depth + i) * kWide + k % kWide] = axes[k * depth + i];
-  }
-  // Adds to to[r] the products of the axes with the r-th of kTogether rows.
-  void add_products(const double* rows, double* const* to) const {
-    const V* panel = panels_.data();
-    for (long start = 0; start < n_axes_; start += kWide, panel += 2 * depth_) {
-      V left[kTogether] = {}, right[kTogether] = {};
-      for (long i = 0; i < depth_; ++i)
-        for (long r = 0; r < kTogether; ++r) {
-          const V x = simd::splat<V>(rows[r * depth_ + i]);
-          left[r] = simd::fma(x, panel[2 * i], left[r]);
-          right[r] = simd::fma(x, panel[2 * i + 1], right[r]);
-        }
-      for (long r = 0; r < kTogether; ++r) {
-        double both[kWide];
-        simd::store(both, left[r]), simd::store(both + kLanes<double>, right[r]);
-        for (long k = start; k < std::min(start + kWide, n_axes_); ++k) to[r][k] += both[k - start];
-      }
-    }
-  }
-
- private:
-  static constexpr long kWide = 2 * kLanes<double>;
-  long n_axes_, depth_;
-  std::vector<V> panels_;
 };
 
 // Without axes the descriptors stay as they are.
