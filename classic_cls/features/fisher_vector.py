@@ -232,7 +232,7 @@ def fisher_vector(descriptors, weights, means, variances, power=0.5, norm="l2"):
     Parameters
     ----------
     descriptors : ndarray of shape (n, n_dims)
-        float64 is summed in double; anything else is taken as float32, and summed so, in half the time.
+        float64 is summed in double; anything else is taken as float32, and summed so.
     weights : ndarray of shape (n_components,)
         Of the Gaussians in the mixture, positive.
     means, variances : ndarray of shape (n_components, n_dims)
