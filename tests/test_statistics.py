@@ -276,6 +276,48 @@ def test_bootstrap_intervals_hold_the_truth(sharpness):
     assert (np.mean(held, 0) > 0.9).all()
 
 
+def chance_of_being_right(rng):
+    """Return a function of the confidence: a model that is wrong about its own in one way or another, or is not."""
+    where, size, slope = rng.uniform(0.3, 0.8), rng.uniform(-0.2, 0.1), rng.uniform(0, 0.5)
+    return [
+        lambda c: c,
+        lambda c: c + size,
+        lambda c: c + slope * (where - c),
+        lambda c: np.where((c > where) & (c < where + 0.2), c + size, c),
+        lambda c: 1 / (1 + (1 / c - 1) ** (1 - slope)),
+    ][rng.integers(5)]
+
+
+def says_of_itself(rng, n, chance):
+    """Return classes, predictions of them, and by how much the chances of being right exceed the confidence."""
+    confidence = 0.21 + 0.78 * rng.beta(3, 1.2, n)
+    excess = np.clip(chance(confidence), 0, 1) - confidence
+    labels, scores = rng.integers(5, size=n), np.repeat((1 - confidence)[:, None] / 4, 5, 1)
+    scores[np.arange(n), labels] = confidence
+    y_true = np.where(rng.random(n) < confidence + excess, labels, (labels + 1) % 5)
+    return y_true, Predictions(labels, scores, np.arange(5)), excess
+
+
+def test_intervals_of_the_calibration_error_hold_each_of_many_truths():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(400):
+        n, chance = int(rng.choice([200, 500, 2000])), chance_of_being_right(rng)
+        _, said, excess = says_of_itself(rng, 50_000, chance)
+        bins = np.ceil(said.scores.max(1) * 15).astype(int)
+        truth = np.abs(np.bincount(bins, excess)).sum() / len(bins)
+        metric = _resampling._expected_calibration_error(*says_of_itself(rng, n, chance)[:2])
+        low, high = metric.interval(metric(rng.multinomial(n, np.full(n, 1 / n), size=100).T.astype(float)), 0.95)
+        held.append(low <= truth + 1e-9 and truth <= high)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.03)
+
+
+@pytest.mark.parametrize(("right", "confidence", "expected"), [(1, 1.0, (0, 0)), (0, 1.0, (1, 1))])
+def test_a_calibration_error_without_noise(right, confidence, expected):
+    said = Predictions([0] * 20, np.tile([confidence, 1 - confidence], (20, 1)), [0, 1])
+    metric = _resampling._expected_calibration_error(np.full(20, 1 - right), said)
+    assert metric.interval(metric(np.ones((20, 5))), 0.95) == pytest.approx(expected)
+
+
 # Bad input
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.sparse import csr_array, vstack
-from scipy.stats import norm, t
+from scipy.stats import chi2, norm, t
 
 _BINS = 15  # of the expected calibration error
-_CANDIDATES = 101  # for the ends of its interval
+_LARGE = 1.6  # standard deviations from zero, where a bin's gap counts as surely not zero
 _PIECE = 64  # resamples drawn at a time
 
 
@@ -61,25 +62,33 @@ class Metric:
 class CalibrationError(Metric):
     """The expected calibration error, from the summed gaps of each bin.
 
-    Sums of sizes grow with the noise of each gap: the resamples have larger errors than the test, as the test has than
-    the truth. Its interval is therefore that of the errors at which the test's would be nothing unusual, if the gaps
-    were those found times a factor.
+    Noise makes small gaps larger, so that the error of a test exceeds the truth, by an amount between none, if all true
+    gaps are large, and the mean size of the noise, if all are zero. Which of the small ones are zero can't be known;
+    the interval is that of Imbens and Manski for what is known within bounds.
     """
 
     @property
     def value(self):
         """The metric of the test itself."""
-        return float(np.abs(self(np.ones((self.groups.shape[1], 1)))).sum())
+        return float(np.abs(self._gaps()).sum())
 
     def interval(self, values, confidence):
         """Return the ends, from the gaps in resamples, (n_bins, n_resamples)."""
-        gaps, error = self(np.ones((self.groups.shape[1], 1))), self.value
+        gaps, error = self._gaps(), self.value
         noise = values - gaps
-        candidates = np.linspace(0, error + np.abs(noise).sum(0).max(), _CANDIDATES)
-        errors = [np.abs(gaps / (error or 1) * candidate + noise).sum(0) for candidate in candidates]
-        usual_from, usual_to = np.array(percentiles(np.transpose(errors), confidence))
-        low, high = candidates[usual_to >= error].min(), candidates[usual_from <= error].max(initial=0)
-        return min(float(low), error), max(float(high), error)
+        spreads = noise.std(1, keepdims=True)
+        distances = np.divide(np.abs(gaps), spreads, where=spreads > 0, out=np.zeros_like(gaps))
+        surplus = np.where(distances > _LARGE, np.sign(gaps) * noise, np.abs(noise)).sum(0)
+        bias, spread = max(surplus.mean(), 0), np.linalg.norm(spreads)
+        if spread == 0:
+            return error, error
+        reach = brentq(lambda z: norm.cdf(z + bias / spread) - norm.cdf(-z) - confidence, 0, 40)
+        calibrated = (distances**2).sum() <= chi2.ppf(confidence, (spreads > 0).sum())
+        low = 0 if calibrated else max(error - bias - reach * surplus.std(), 0)
+        return float(low), float(min(error + reach * spread, 1))
+
+    def _gaps(self):
+        return self(np.ones((self.groups.shape[1], 1)))
 
 
 def percentiles(values, confidence):
