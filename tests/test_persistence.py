@@ -112,7 +112,7 @@ def test_pipelines(name, images, labels, tmp_path):
     assert repr(again) == repr(model)
 
 
-# They take paths (see test_cli_models.py), hold what skops does not keep, or need a GPU.
+# They take paths (see test_cli_fit.py), hold what skops does not keep, or need a GPU.
 NOT_ON_THESE_IMAGES = {"ReadImages", "NetClassifier", "OnnxClassifier", "ToDevice"}
 
 

@@ -107,8 +107,8 @@ def intervals(y_true, predictions, *, n_resamples=2000, confidence=0.95, random_
     small gaps are zero in truth, which can't be known. Its interval is that of Imbens and Manski for what is known
     within bounds: gaps beyond 1.6 standard deviations are taken as surely there, the others as perhaps all zero. In
     2,000 simulated tests of 200 to 5,000 images, each of a model that is wrong about its confidence in its own way, 95 %
-    intervals held the truth in 95.4 %: in 93 % where the model was calibrated, or wrong in one range of its confidence
-    alone, and in 96 to 98 % where its confidence was off everywhere.
+    intervals held the truth in 95.4 %, and in 95.6 % of another 2,000: in 90 to 94 % where the model was wrong in one
+    range of its confidence alone, in 93 to 95 % where it was not, and in 96 to 98 % where it was wrong everywhere.
 
     References
     ----------
