@@ -5,7 +5,8 @@
 
 #include "_simd.h"
 
-constexpr long kTogether = simd::kBytes == 64 ? 8 : 4;  // rows that are projected at a time, for what is read of the axes to serve them all
+// Rows that are projected at a time, for what is read of the axes to serve them all: as many as the registers hold.
+constexpr long kTogether = simd::kBytes == 64 ? 8 : 4;
 
 // Axes, two registers of them side by side.
 class Axes {
