@@ -189,6 +189,14 @@ inline float sum(V v) {
   return total[0] + total[1];
 }
 
+inline double sum(Vec<double> v) {
+  double part[kLanes<double>];
+  store(part, v);
+  for (int n = kLanes<double> / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; ++i) part[i] += part[i + n];
+  return part[0];
+}
+
 template <class V>
 inline auto largest(V v) {
   using Four = typename VecOf<std::decay_t<decltype(v[0])>, 16>::type;

@@ -176,6 +176,14 @@ def test_double_arrays_are_not_rounded(body):
     )
 
 
+def test_far_away_the_nearer_of_two_gaussians_takes_it_all(body):
+    # In float32 both are equally likely there.
+    means, variances = np.array([[0.0, 0], [0, 1]]), np.full((2, 2), 1e-4)
+    features = fisher_vector(np.array([[9e5, 0.75]]), [0.5, 0.5], means, variances, power=1, norm=None)
+    np.testing.assert_allclose(features.reshape(2, 2, 2)[:, 0], 0, atol=1e-12)
+    assert (np.abs(features.reshape(2, 2, 2)[:, 1]) > 1).all()
+
+
 def test_unscaled_cells_average_to_the_whole():
     images = crops(3, 50, 50)
     model = FisherVector(n_components=3, n_dims=8, pyramid_levels=2, power=1, norm=None, random_state=0)

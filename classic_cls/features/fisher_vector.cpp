@@ -49,6 +49,18 @@ struct Match {
   float posterior;
 };
 
+// Turns a descriptor's log densities, of which the largest is given, into what is proportional to its posteriors, and
+// returns their sum.
+float exponentiate(float* densities, long n, float largest) {
+  V sum{};
+  for (long k = 0; k < n; k += kLanes<float>) {
+    const V e = simd::exp(simd::load(densities + k) - simd::splat<V>(largest));
+    simd::store(densities + k, e);
+    sum += e;
+  }
+  return simd::sum(sum);
+}
+
 // Deviations are found and summed as T. In double: the sums of an image may nearly cancel, and the features scale up
 // what is left of them.
 template <class T>
@@ -83,6 +95,16 @@ class Mixture {
                        simd::store(out + r * padded() + p * kColumns + kLanes<float>, b);
                      });
   }
+  // Finds the posteriors of these components alone anew: densities() rounds what is large and nearly cancels. There is
+  // room for whole vectors of posteriors.
+  void refine(const T* descriptor, const long* components, long n, float* posteriors) const {
+    const double level = log_density(descriptor, components[0]);  // differences fit into a float
+    for (long i = 0; i < n; ++i) posteriors[i] = i == 0 ? 0 : float(log_density(descriptor, components[i]) - level);
+    const long padded = simd::round_up(n, kLanes<float>);
+    std::fill(posteriors + n, posteriors + padded, -INFINITY);
+    const float sum = exponentiate(posteriors, padded, *std::max_element(posteriors, posteriors + n));
+    for (long i = 0; i < n; ++i) posteriors[i] /= sum;
+  }
   // Adds posterior * z and posterior * (z^2 - 1), z the deviation from component k in standard deviations.
   void add(const T* descriptors, const Match* from, const Match* to, long k, T* first, T* second) const {
     constexpr long kLane = kLanes<T>;
@@ -103,6 +125,7 @@ class Mixture {
   long n_components_, n_dims_;
   std::vector<T> center_, means_, scales_;
   gemm::Panels panels_;
+  std::vector<double> heights_;  // log densities at the means, but for a constant
   std::vector<V> offsets_;
 
   Mixture(const double* weights, const double* means, const double* variances, const std::vector<double>& precisions,
@@ -110,7 +133,7 @@ class Mixture {
       : n_components_(n_components), n_dims_(n_dims),
         center_(find_center<T>(weights, means, precisions, n_components, n_dims)),
         means_(means, means + n_components * n_dims), scales_(n_components * n_dims),
-        panels_(factors(precisions).data(), n_components, 2 * n_dims) {
+        panels_(factors(precisions).data(), n_components, 2 * n_dims), heights_(n_components) {
     for (size_t i = 0; i < scales_.size(); ++i) scales_[i] = T(std::sqrt(precisions[i]));
     set_offsets(weights, variances, precisions);
   }
@@ -136,7 +159,7 @@ class Mixture {
     std::vector<double> offsets(n_components_);
     double total = 0, mean = 0;
     for (long k = 0; k < n_components_; ++k) {
-      offsets[k] = std::log(weights[k]) - 0.5 * log_of_product(variances + k * n_dims_, n_dims_);
+      offsets[k] = heights_[k] = std::log(weights[k]) - 0.5 * log_of_product(variances + k * n_dims_, n_dims_);
       for (long i = 0; i < n_dims_; ++i) {
         const double distance = centered_mean(k, i);
         offsets[k] -= 0.5 * distance * distance * precisions[k * n_dims_ + i];
@@ -154,6 +177,24 @@ class Mixture {
       sum += std::log(product);
     }
     return sum;
+  }
+  // But for a constant.
+  double log_density(const T* descriptor, long k) const {
+    using Values = simd::Vec<T>;
+    const T *mean = &means_[k * n_dims_], *scale = &scales_[k * n_dims_];
+    Values squares{};
+    long i = 0;
+    for (; i + kLanes<T> <= n_dims_; i += kLanes<T>) {
+      const Values deviation = simd::load<Values>(descriptor + i) - simd::load<Values>(mean + i);
+      const Values z = deviation * simd::load<Values>(scale + i);
+      squares = simd::fma(z, z, squares);
+    }
+    double sum = simd::sum(squares);
+    for (; i < n_dims_; ++i) {
+      const T z = (descriptor[i] - mean[i]) * scale[i];
+      sum += z * z;
+    }
+    return heights_[k] - 0.5 * sum;
   }
   // add() for N vectors from number i on. Deviations are scaled when they are summed.
   template <int N>
@@ -191,33 +232,29 @@ float largest(const float* densities, long n) {
   return simd::largest(most);
 }
 
-// Turns a descriptor's log densities, of which the largest is given, into what is proportional to its posteriors, and
-// returns their sum.
-float exponentiate(float* densities, long n, float largest) {
-  V sum{};
-  for (long k = 0; k < n; k += kLanes<float>) {
-    const V e = simd::exp(simd::load(densities + k) - simd::splat<V>(largest));
-    simd::store(densities + k, e);
-    sum += e;
-  }
-  return simd::sum(sum);
-}
-
 // The descriptors, of no more than kGroup, that may belong to each component.
 class Matches {
  public:
-  explicit Matches(long n_components) : counts_(n_components), matches_(new Match[n_components * kGroup]) {}
-  void find(const float* posteriors, float sum, long row) {
+  explicit Matches(long n_components)
+      : counts_(n_components), found_(n_components), posteriors_(simd::round_up(n_components, kLanes<float>)),
+        matches_(new Match[n_components * kGroup]) {}
+  // Takes the components whose likelihoods, of the given sum, count. refine(row, components, n, posteriors) may mend
+  // what is a row's.
+  template <class Refine>
+  void find(const float* likelihoods, float sum, long row, Refine&& refine) {
     const long n = long(counts_.size());
     const V least = simd::splat<V>(kNegligible * sum);
     const float scale = 1 / sum;
-    long* counts = counts_.data();
+    long *counts = counts_.data(), *found = found_.data(), n_found = 0;
+    float* posteriors = posteriors_.data();
     Match* matches = matches_.get();
     for (long start = 0; start < n; start += kBits)  // one loop for many: how often it turns is hard to predict
-      for (uint64_t left = above(posteriors + start, n - start, least); left; left &= left - 1) {
+      for (uint64_t left = above(likelihoods + start, n - start, least); left; left &= left - 1) {
         const long k = start + __builtin_ctzll(left);
-        matches[k * kGroup + counts[k]++] = {row, posteriors[k] * scale};
+        found[n_found] = k, posteriors[n_found++] = likelihoods[k] * scale;
       }
+    refine(row, found, n_found, posteriors);
+    for (long i = 0; i < n_found; ++i) matches[found[i] * kGroup + counts[found[i]]++] = {row, posteriors[i]};
   }
   // Calls take(component, from, to) for those of one component in one cell, in the order of rows, and forgets them.
   template <class Take>
@@ -236,23 +273,29 @@ class Matches {
 
  private:
   static constexpr long kBits = 64;
-  std::vector<long> counts_;
+  std::vector<long> counts_, found_;
+  std::vector<float> posteriors_;
   std::unique_ptr<Match[]> matches_;
 
-  static uint64_t above(const float* posteriors, long n, V least) {
+  static uint64_t above(const float* likelihoods, long n, V least) {
     uint64_t mask = 0;
     for (long k = 0; k < std::min(kBits, n); k += kLanes<float>)
-      mask |= uint64_t(simd::bits(simd::load(posteriors + k) > least)) << k;
+      mask |= uint64_t(simd::bits(simd::load(likelihoods + k) > least)) << k;
     return n < kBits ? mask & ((uint64_t(1) << n) - 1) : mask;  // what fills up the last vector is no component
   }
 };
 
 template <class T>
-void add_descriptors(const T* descriptors, long n, const int64_t* cells, const Mixture<T>& mixture, T* counts, T* sums) {
+void add_descriptors(const T* descriptors, long n, const int64_t* cells, const Mixture<T>& mixture, T* counts,
+                     T* sums) {
   const long n_dims = mixture.n_dims(), padded = mixture.padded(), n_components = mixture.n_components();
   const long depth = 2 * n_dims, half = n_components * n_dims;
   std::vector<float> prepared(kBlock * depth), densities(kBlock * padded);
   Matches matches(n_components);
+  const auto refine = [&](long row, const long* components, long n_found, float* posteriors) {
+    if constexpr (std::is_same_v<T, double>)
+      if (n_found > 1) mixture.refine(descriptors + row * n_dims, components, n_found, posteriors);
+  };
   for (long start = 0; start < n; start += kBlock) {
     const long end = std::min(start + kBlock, n);
     for (long r = start; r < end; ++r) mixture.prepare(descriptors + r * n_dims, &prepared[(r - start) * depth]);
@@ -261,7 +304,7 @@ void add_descriptors(const T* descriptors, long n, const int64_t* cells, const M
     float most[kBlock], totals[kBlock];
     for (long r = 0; r < end - start; ++r) most[r] = largest(&densities[r * padded], padded);
     for (long r = 0; r < end - start; ++r) totals[r] = exponentiate(&densities[r * padded], padded, most[r]);
-    for (long r = 0; r < end - start; ++r) matches.find(&densities[r * padded], totals[r], start + r);
+    for (long r = 0; r < end - start; ++r) matches.find(&densities[r * padded], totals[r], start + r, refine);
     if (end < n && end % kGroup != 0) continue;
     matches.take_all(cells, [&](long k, const Match* from, const Match* to) {
       const int64_t cell = cells[from->row];
