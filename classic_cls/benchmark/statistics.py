@@ -106,9 +106,9 @@ def intervals(y_true, predictions, *, n_resamples=2000, confidence=0.95, random_
     larger: of 500 images a calibrated model, whose error is 0, has 0.05 on average. By how much depends on which of the
     small gaps are zero in truth, which can't be known. Its interval is that of Imbens and Manski for what is known
     within bounds: gaps beyond 1.6 standard deviations are taken as surely there, the others as perhaps all zero. In
-    2,000 simulated tests of 200 to 5,000 images, each of a model that is wrong about its confidence in its own way, 95 %
+    2,000 simulated tests of 200 to 5,000 images, each of a model wrong about its confidence in its own way, 95 %
     intervals held the truth in 95.4 %, and in 95.6 % of another 2,000: in 90 to 94 % where the model was wrong in one
-    range of its confidence alone, in 93 to 95 % where it was not, and in 96 to 98 % where it was wrong everywhere.
+    range of its confidence alone, in 93 to 95 % where it was right, and in 96 to 98 % where it was wrong everywhere.
 
     References
     ----------
