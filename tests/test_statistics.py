@@ -311,11 +311,14 @@ def test_intervals_of_the_calibration_error_hold_each_of_many_truths():
     assert np.mean(held) == pytest.approx(0.95, abs=0.03)
 
 
-@pytest.mark.parametrize(("right", "confidence", "expected"), [(1, 1.0, (0, 0)), (0, 1.0, (1, 1))])
-def test_a_calibration_error_without_noise(right, confidence, expected):
-    said = Predictions([0] * 20, np.tile([confidence, 1 - confidence], (20, 1)), [0, 1])
-    metric = _resampling._expected_calibration_error(np.full(20, 1 - right), said)
-    assert metric.interval(metric(np.ones((20, 5))), 0.95) == pytest.approx(expected)
+@pytest.mark.parametrize(("right", "confidence", "error"), [(1, 1.0, 0), (0, 1.0, 1), (1, 0.9, 0.1), (0, 0.7, 0.7)])
+def test_a_calibration_error_without_noise_has_no_interval(right, confidence, error):
+    said = Predictions([0] * 30, np.tile([confidence, 1 - confidence], (30, 1)), [0, 1])
+    table = intervals([1 - right] * 30, {"a": said}, n_resamples=50).set_index("metric")
+    row = table.loc["expected_calibration_error"]
+    assert row["value"] == pytest.approx(error)
+    assert np.isnan(row[["low", "high"]].astype(float)).all()
+    assert "resamples don't differ" in row["note"]
 
 
 # Bad input

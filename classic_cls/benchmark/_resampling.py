@@ -78,9 +78,10 @@ class CalibrationError(Metric):
         noise = values - gaps
         spreads = noise.std(1, keepdims=True)
         distances = np.divide(np.abs(gaps), spreads, where=spreads > 0, out=np.zeros_like(gaps))
-        surplus = np.where(distances > _LARGE, np.sign(gaps) * noise, np.abs(noise)).sum(0)
-        bias, spread = max(surplus.mean(), 0), np.linalg.norm(spreads)
-        if spread == 0:
+        signed = np.sign(gaps) * noise
+        surplus = np.where(distances > _LARGE, signed, np.abs(noise)).sum(0)
+        bias, spread = max(surplus.mean(), 0), signed.sum(0).std()
+        if np.isclose(spread, 0):
             return error, error
         reach = brentq(lambda z: norm.cdf(z + bias / spread) - norm.cdf(-z) - confidence, 0, 40)
         calibrated = (distances**2).sum() <= chi2.ppf(confidence, (spreads > 0).sum())
