@@ -27,8 +27,9 @@ def make_points(n, n_dims):
 @pytest.mark.parametrize("power", [0.3, 0.5, 1])
 @pytest.mark.parametrize("norm", ["l2", None])
 @pytest.mark.parametrize(("n", "n_components", "n_dims"), SIZES)
-def test_equals_the_reference(body, n, n_components, n_dims, norm, power):
-    points, mixture = make_points(n, n_dims), make_mixture(n_components, n_dims)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equals_the_reference(body, dtype, n, n_components, n_dims, norm, power):
+    points, mixture = make_points(n, n_dims).astype(dtype), make_mixture(n_components, n_dims)
     expected = reference.fisher_vector(points, *mixture, power, norm)
     features = fisher_vector(points, *mixture, power, norm)
     assert features.dtype == np.float32

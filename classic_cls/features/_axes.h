@@ -5,12 +5,11 @@
 
 #include "_simd.h"
 
-// Rows that are projected at a time, for what is read of the axes to serve them all: as many as the registers hold.
-constexpr long kTogether = simd::kBytes == 64 ? 8 : 4;
-
 // Axes, two registers of them side by side.
 class Axes {
  public:
+  // Rows that are projected at a time, for what is read of the axes to serve them all: as many as the registers hold.
+  static constexpr long kTogether = simd::kBytes == 64 ? 8 : 4;
   Axes(const float* axes, long n_axes, long depth)
       : n_axes_(n_axes), depth_(depth), panels_((n_axes + kWide - 1) / kWide * depth * 2) {
     double* to = reinterpret_cast<double*>(panels_.data());

@@ -36,12 +36,12 @@ void project_rows(const float* rows, long n_rows, const float* axes, const float
 void project_rows(const float* rows, long n_rows, const float* axes, const double* offsets, long n_axes, long n_dims,
                   double* to) {
   const Axes columns(axes, n_axes, n_dims);
-  std::vector<double> together(kTogether * n_dims), unused(n_axes);
-  for (long start = 0; start < n_rows; start += kTogether) {
-    const long n = std::min(kTogether, n_rows - start);
+  std::vector<double> together(Axes::kTogether * n_dims), unused(n_axes);
+  for (long start = 0; start < n_rows; start += Axes::kTogether) {
+    const long n = std::min(Axes::kTogether, n_rows - start);
     std::copy_n(rows + start * n_dims, n * n_dims, together.data());
-    double* out[kTogether];
-    for (long r = 0; r < kTogether; ++r) {
+    double* out[Axes::kTogether];
+    for (long r = 0; r < Axes::kTogether; ++r) {
       out[r] = r < n ? to + (start + r) * n_axes : unused.data();
       std::copy_n(offsets, n_axes, out[r]);
     }

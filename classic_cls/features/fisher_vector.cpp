@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <type_traits>
 
 #include "_gemm.h"
 
@@ -238,8 +239,8 @@ class Matches {
   explicit Matches(long n_components)
       : counts_(n_components), found_(n_components), posteriors_(simd::round_up(n_components, kLanes<float>)),
         matches_(new Match[n_components * kGroup]) {}
-  // Takes the components whose likelihoods, of the given sum, count. refine(row, components, n, posteriors) may mend
-  // what is a row's.
+  // Takes the components of a row whose likelihoods are not negligible in their sum, with the posteriors as
+  // refine(row, components, n, posteriors) leaves them.
   template <class Refine>
   void find(const float* likelihoods, float sum, long row, Refine&& refine) {
     const long n = long(counts_.size());

@@ -36,11 +36,11 @@ class Members {
 // Without axes the descriptors stay as they are.
 void add_residuals(const float* descriptors, long depth, const Members& members, const Axes* axes, const double* words,
                    long n_words, long n_dims, long n_cells, double* sums) {
-  std::vector<double> rows(kTogether * depth), unused(n_dims);
-  double* to[kTogether];
+  std::vector<double> rows(Axes::kTogether * depth), unused(n_dims);
+  double* to[Axes::kTogether];
   long waiting = 0;
   const auto project = [&] {
-    std::fill(to + waiting, to + kTogether, unused.data());
+    std::fill(to + waiting, to + Axes::kTogether, unused.data());
     if (waiting > 0) axes->add_products(rows.data(), to);
     waiting = 0;
   };
@@ -59,7 +59,7 @@ void add_residuals(const float* descriptors, long depth, const Members& members,
     }
     if (from != end)
       for (long i = 0; i < depth; ++i) sum[i] += descriptors[*from * depth + i];
-    if (waiting == kTogether) project();
+    if (waiting == Axes::kTogether) project();
   }
   project();
 }
