@@ -319,23 +319,29 @@ def _why_no_gpu(runtime):
 
 
 @lru_cache
-def load_kernels(source, **types):
-    """Return the kernels of a CUDA source of this package, e.g. "features/hog.cu", with its type names defined."""
-    return Kernels(kernel_code(source, **types))
+def load_kernels(source, **names):
+    """Return the kernels of a CUDA source of this package, e.g. "features/hog.cu", with its names of types and ints."""
+    return Kernels(kernel_code(source, **names))
 
 
-def kernel_code(source, **types):
+def kernel_code(source, **names):
     """Return the text of a CUDA source, complete: it is compiled as it is."""
-    defined = [f"typedef {_C_TYPES[np.dtype(dtype).name]} {name};\n" for name, dtype in types.items()]
+    defined = [_definition(*pair) for pair in names.items()]
     text, header = (_PACKAGE / source).read_text(), (_PACKAGE / "_cuda.cuh").read_text()
     return "".join(defined) + text.replace('#include "_cuda.cuh"\n', header.replace("#pragma once\n", ""))
+
+
+def _definition(name, value):
+    if isinstance(value, int):
+        return f"constexpr int {name} = {value};\n"
+    return f"typedef {_C_TYPES[np.dtype(value).name]} {name};\n"
 
 
 class Kernels:
     """The kernels of a CUDA source; CuPy compiles it once per device."""
 
-    # Sums must not depend on which products the compiler fuses.
-    options = ("--std=c++17", "--fmad=false")
+    # Sums must not depend on which products the compiler fuses. Roots and quotients that must be exact say so.
+    options = ("--std=c++17", "--fmad=false", "--prec-sqrt=false", "--prec-div=false")
 
     def __init__(self, code):
         self._module = sys.modules["cupy"].RawModule(code=code, options=self.options)
@@ -357,9 +363,9 @@ def blocks_for(n_threads):
     return min(-(-n_threads // THREADS), _MOST_BLOCKS)
 
 
-def threads_for(n_items, bytes_each):
-    """Return how many threads share the items, 0 if a thread's part of the shared memory is too small for one."""
-    return min(THREADS, -(-n_items // WARP) * WARP, SHARED_MEMORY // bytes_each - 1)
+def threads_for(n_items, bytes_each, room):
+    """Return how many threads share the items, where each takes so many bytes out of `room` in shared memory."""
+    return min(THREADS, -(-n_items // WARP) * WARP, room // bytes_each)
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------

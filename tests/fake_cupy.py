@@ -59,6 +59,10 @@ class ndarray:
     def device(self):
         return Device(0)
 
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self._hidden.ctypes.data)
+
     def __getitem__(self, index):
         return _on_hidden(self._hidden.__getitem__, (index,), {})
 

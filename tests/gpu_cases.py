@@ -15,12 +15,11 @@ SOURCES = {
     "features/color_histogram.cu": [{}],
     "features/dense_sift.cu": PIXELS,
     "features/hog.cu": [
-        *(
-            {"Pixel": pixel, "Number": number}
-            for pixel in (np.uint8, np.float32)
-            for number in (np.float32, np.float64)
-        ),
-        {"Pixel": np.float64, "Number": np.float64},
+        {"Pixel": pixel, "CHANNELS": channels, "RUN": run, "STAGED": staged, "EXACT": exact}
+        for pixel in (np.uint8, np.float32, np.float64)
+        for channels in (1, 3)
+        for run, staged in ((1, 1), (4, 1), (1, 0))
+        for exact in ((2,) if pixel == np.float64 else (0, 1, 2))
     ],
     "features/patch_kmeans.cu": PIXELS,
 }
