@@ -363,9 +363,9 @@ def blocks_for(n_threads):
     return min(-(-n_threads // THREADS), _MOST_BLOCKS)
 
 
-def threads_for(n_items, bytes_each, room):
-    """Return how many threads share the items, where each takes so many bytes out of `room` in shared memory."""
-    return min(THREADS, -(-n_items // WARP) * WARP, room // bytes_each)
+def threads_for(n_items):
+    """Return how many threads of a block share so many items: whole warps."""
+    return min(THREADS, -(-n_items // WARP) * WARP)
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import reference
 import skimage.data
-from gpu_cases import ACTIVATIONS, NORMS, SOURCES, all_kernels, as_dtypes, on_gpu, small_runs
+from gpu_cases import ACTIVATIONS, NORMS, SOURCES, SPACES, all_kernels, as_dtypes, on_gpu, small_runs
 from test_dense_sift import GEOMETRIES
 from test_patch_kmeans import random_parts
 
 import classic_cls
 from classic_cls import PatchKMeans, color_histogram, dense_sift, hog, patch_features
-
-SPACES = ["rgb", "hsv", "lab", "opponent", "gray"]
 
 # --- HOG --------------------------------------------------------------------------------------------------------------
 
@@ -264,7 +262,7 @@ def test_every_kernel_was_executed(small, monkeypatch):
     for function, images, *arguments in small_runs(small):
         on_gpu(cupy, function, images, *arguments)
     assert set(cuda_on_cpu.RawModule.launched) == all_kernels()
-    assert len(all_kernels()) == 5 * 2 + 1 + 2 * 3 + 2 * 5
+    assert len(all_kernels()) == 2 * 3 * (2 * 3 + 1) + 2 * (5 * 3 - 1) + 2 * 2 * 2 + 2 * 5
 
 
 def test_the_order_of_threads_does_not_matter(small, monkeypatch):

@@ -93,6 +93,6 @@ class Tiles:
     def launch(self):
         """Return the threads of a block, and the bytes of shared memory."""
         bins = self.orientations
-        threads = threads_for(self._runs(self.band_rows), 4 * bins, _VOTES)
+        threads = min(threads_for(self._runs(self.band_rows)), _VOTES // (4 * bins))
         cells = 8 * self.rows * self.cols if self.in_workspace else self._cell_bytes()
         return {"threads": threads, "shared": self.room + 4 * (bins + 1 + bins * threads) + cells}

@@ -39,8 +39,8 @@ struct dim3 {
 struct uint4 {
   unsigned x, y, z, w;
 };
-struct float2 {
-  float x, y;
+struct alignas(16) float4 {
+  float x, y, z, w;
 };
 static dim3 gridDim, blockDim, blockIdx, threadIdx;
 static const int warpSize = 32;
