@@ -21,13 +21,16 @@ from classic_cls import (
     RBFNystroem,
     Resize,
     RidgeLOOClassifier,
+    ToDevice,
+    ToHost,
     _arrays,
     color_histogram,
     compute_features,
     dense_sift,
     hog,
+    to_device,
 )
-from classic_cls._arrays import ToDevice, ToHost, namespace, on_device
+from classic_cls._arrays import namespace, on_device
 
 TRANSFORMERS = [HOG(), ColorHistogram(), DenseSIFT(bin_size=(3, 4)), PatchKMeans(5, random_state=0), Resize((20, 40))]
 by_name = pytest.mark.parametrize("transformer", TRANSFORMERS, ids=lambda t: type(t).__name__)
@@ -219,7 +222,7 @@ def test_large_arrays_go_in_pieces(cupy, monkeypatch, images, pieces, n_rows):
     many = np.concatenate([images, images[::-1]])[:11]
     for X in (many, many[::-1] / 255, many.reshape(11, -1)[:, 0].astype(float)):
         pieces.clear()
-        monkeypatch.setattr(_arrays, "_PINNED", (n_rows + 1) * X[0].nbytes - 1)
+        monkeypatch.setattr(to_device, "_PINNED", (n_rows + 1) * X[0].nbytes - 1)
         there = ToDevice().transform(X)
         assert there.dtype == X.dtype
         assert there.get().tobytes() == X.tobytes()
@@ -232,13 +235,13 @@ def test_small_arrays_go_at_once(cupy, images, pieces):
 
 
 def test_rows_larger_than_a_piece(cupy, monkeypatch, images, pieces):
-    monkeypatch.setattr(_arrays, "_PINNED", 10)
+    monkeypatch.setattr(to_device, "_PINNED", 10)
     assert ToDevice().transform(images).get().tobytes() == images.tobytes()
     assert pieces == [1] * 6
 
 
 def test_more_than_the_memory_of_the_gpu(cupy, monkeypatch, images, tmp_path):
-    monkeypatch.setattr(_arrays, "_PINNED", 100)
+    monkeypatch.setattr(to_device, "_PINNED", 100)
     many, model = np.concatenate([images] * 4), make_pipeline(ToDevice(), HOG())
     features = model.fit(images).transform(images).get()
     cupy.free = 50_000
