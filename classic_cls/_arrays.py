@@ -1,7 +1,8 @@
-"""Where arrays live: NumPy's in the host's memory, CuPy's on a GPU. This file and `to_device.py` alone know CuPy.
+"""Where arrays live: NumPy's in the host's memory, CuPy's on a GPU.
 
 The array type of the input decides where a function runs, and the output is of the same type. A CUDA source lies beside
-the Python file that uses it, is compiled when it is first needed, and never more than once per device.
+the Python file that uses it, is compiled when it is first needed, and never more than once per device. Only this file,
+`_sending.py` and `to_device.py` know CuPy.
 """
 
 import math
@@ -11,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+
+from ._sending import Streamed, sending
 
 _PACKAGE = Path(__file__).parent
 _C_TYPES = {"uint8": "unsigned char", "float32": "float", "float64": "double"}
@@ -23,11 +26,11 @@ THREADS = 128  # per block; a multiple of WARP
 
 
 def on_device(a):
-    """Tell whether `a` is an array on a GPU, or a list of them."""
+    """Tell whether `a` is an array on a GPU, or meant for one, or a list of them."""
     cupy = sys.modules.get("cupy")
     if isinstance(a, (list, tuple)):
         return len(a) > 0 and on_device(a[0])
-    return isinstance(a, getattr(cupy, "ndarray", ()))
+    return isinstance(a, (Streamed, getattr(cupy, "ndarray", Streamed)))
 
 
 def namespace(*arrays):
@@ -75,7 +78,10 @@ def device_of(images):
 def refuse_device(X, who):
     """Raise TypeError if X lies on a GPU, for steps that run on the CPU alone."""
     if on_device(X):
-        raise TypeError(f"{who} runs on the CPU, and X lies on a GPU (cupy.ndarray). Put ToHost() before it.")
+        raise TypeError(
+            f"{who} runs on the CPU, and X lies on a GPU (cupy.ndarray, or what ToDevice() gave). Put ToHost() before "
+            "it."
+        )
 
 
 def _usable_cupy():
@@ -156,12 +162,13 @@ def for_device_batches(function, images, out, *, workspace):
     """Call ``function(images[s], out[s])`` for slices `s` whose arrays fit into the GPU's memory, and return `out`.
 
     `workspace` is about how many bytes an image needs there. Where it turns out that more are needed than there are,
-    smaller slices follow. Raises MemoryError where a single image is too much.
+    smaller slices follow. Raises MemoryError where a single image is too much. Images that lie on the host still are
+    sent slice by slice: the next one while the GPU computes.
     """
-    with images[0].device:
-        start, size = 0, _batch_size(len(images), workspace)
+    with images[0].device, sending(images) as send:
+        start, size = 0, _batch_size(images, workspace)
         while start < len(images):
-            if _fits(function, images[start : start + size], out[start : start + size]):
+            if _fits(function, send, slice(start, min(start + size, len(images))), out):
                 start += size
             elif size == 1:
                 raise MemoryError(
@@ -172,8 +179,10 @@ def for_device_batches(function, images, out, *, workspace):
     return out
 
 
-def _batch_size(n_images, workspace):
-    return max(1, min(n_images, min(free_bytes() // 2, _MOST_MEMORY) // workspace))
+def _batch_size(images, workspace):
+    if isinstance(images[0], Streamed):  # some lie there, others are on their way
+        workspace += 2 * max(image.nbytes for image in images[:64])
+    return max(1, min(len(images), min(free_bytes() // 2, _MOST_MEMORY) // workspace))
 
 
 def free_bytes():
@@ -182,10 +191,10 @@ def free_bytes():
     return cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
 
 
-def _fits(function, images, out):
+def _fits(function, send, rows, out):
     cupy = sys.modules["cupy"]
     try:
-        function(images, out)
+        function(send(rows), out[rows])
     except cupy.cuda.memory.OutOfMemoryError:
         pass  # what the function had allocated is freed only after this
     else:

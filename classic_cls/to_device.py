@@ -1,24 +1,25 @@
 """The steps of a pipeline that take arrays to a GPU and back."""
 
-import math
 import re
 import sys
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import gen_batches
 
 from ._arrays import _usable_cupy, free_bytes, on_device, to_host
+from ._sending import Streamed, sent
 
-_PINNED = 32 << 20  # bytes of a piece on its way to the GPU
+_SHARE = 1 / 4  # of the GPU's free memory, for images: kernels need several times as much beside them
 
 
 class ToDevice(TransformerMixin, BaseEstimator):
     """Take arrays to a GPU: what follows in the pipeline runs there, as far as it can.
 
     uint8 images go over the bus as uint8, large arrays in pieces through two page-locked buffers, of which one is
-    filled while the other is sent. :class:`ToHost` is the way back, for steps that run on the CPU alone (random
-    forests, ``KeypointSIFT``) and for scikit-learn's metrics.
+    filled while the other is sent. Images that would take more than a quarter of the GPU's free memory stay on the
+    host for now: the steps for images that follow send them part by part, the next part while the GPU computes.
+    :class:`ToHost` is the way back, for steps that run on the CPU alone (random forests, ``KeypointSIFT``) and for
+    scikit-learn's metrics.
 
     Parameters
     ----------
@@ -79,16 +80,21 @@ class ToDevice(TransformerMixin, BaseEstimator):
         Returns
         -------
         X : cupy.ndarray, or list of them
-            Of the same shape and dtype.
+            Of the same shape and dtype. Where X is images, an array (n, height, width[, channels]) or a list, of more
+            than a quarter of the GPU's free memory, or flat rows of more than all of it: an object, or list of them,
+            with that shape and dtype, which this package's steps for images take as they take a cupy.ndarray, and
+            `ToHost` gives back as it was. Other steps, and NumPy's functions, refuse it with a TypeError.
 
         Raises
         ------
         MemoryError
-            If X needs more memory than the GPU has free.
+            If X turns out to need more memory than the GPU has free.
         """
         several = isinstance(X, (list, tuple)) and len(X) > 0 and all(np.ndim(image) >= 2 for image in X)
+        arrays = [_as_array(each) for each in (X if several else [X])]
         with _device(self.device):
-            return [_sent(image) for image in X] if several else _sent(X)
+            there = _to_device(arrays, _SHARE if several or arrays[0].ndim > 2 else 1)
+        return there if several else there[0]
 
     def get_feature_names_out(self, input_features=None):
         """Return the names that came in."""
@@ -156,43 +162,24 @@ class ToHost(TransformerMixin, BaseEstimator):
         return _any_array(super().__sklearn_tags__())
 
 
-def _sent(X):
-    """Return an array as one on the current GPU."""
-    cupy = sys.modules["cupy"]
-    X = X if on_device(X) else np.asarray(X)
+def _as_array(X):
+    if isinstance(X, Streamed):
+        return X.get()
+    return X if on_device(X) else np.asarray(X)
+
+
+def _to_device(arrays, share):
+    """Return arrays on the current GPU; some on the host that take more than a share of its free memory go later."""
+    cupy, free, n_bytes = sys.modules["cupy"], free_bytes(), sum(array.nbytes for array in arrays)
+    if n_bytes > share * free and not any(map(on_device, arrays)):
+        return [Streamed(array, cupy.cuda.Device().id) for array in arrays]
     try:
-        return cupy.asarray(X) if on_device(X) or X.nbytes <= _PINNED else _sent_in_pieces(X)
+        return [sent(array) for array in arrays]
     except cupy.cuda.memory.OutOfMemoryError as error:
         raise MemoryError(
-            f"X takes {X.nbytes / 2**20:.3g} MiB, and the GPU has {free_bytes() / 2**20:.3g} MiB free. Give fewer "
-            "images at a time: compute_features(model[:-1], X, folder) goes chunk by chunk."
+            f"X takes {n_bytes / 2**20:.3g} MiB, and the GPU has {free / 2**20:.3g} MiB free. Give fewer images at a "
+            "time: compute_features(model[:-1], X, folder) goes chunk by chunk."
         ) from error
-
-
-def _sent_in_pieces(X):
-    """Copy an array to the current GPU; one piece is put into page-locked memory while another is on its way.
-
-    CuPy alone would page-lock as much memory as X takes, and copy there first.
-    """
-    cuda, there = sys.modules["cupy"].cuda, sys.modules["cupy"].empty(X.shape, X.dtype)
-    stream, n_rows = cuda.Stream(non_blocking=True), max(1, _PINNED // X[0].nbytes)
-    stream.wait_event(cuda.get_current_stream().record())  # whose kernels may still use that memory
-    buffers = [(_page_locked((n_rows, *X.shape[1:]), X.dtype), cuda.Event()) for _ in range(2)]
-    for i, rows in enumerate(gen_batches(len(X), n_rows)):
-        buffer, was_sent = buffers[i % 2]
-        was_sent.synchronize()
-        piece = buffer[: rows.stop - rows.start]
-        piece[...] = X[rows]
-        there[rows].set(piece, stream=stream)
-        was_sent.record(stream)
-    stream.synchronize()
-    return there
-
-
-def _page_locked(shape, dtype):
-    n_bytes = math.prod(shape) * dtype.itemsize
-    memory = sys.modules["cupy"].cuda.alloc_pinned_memory(n_bytes)
-    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
 
 
 def _any_array(tags):
