@@ -112,10 +112,8 @@ class _Sender:
 
     def _take_room(self, arrays):
         room, self._room = self._room, []
-        if [a.shape for a in room] == [a.shape for a in arrays]:
-            return room
-        del room  # there may be no memory for both
-        return self._new_room(arrays)
+        fits = [a.shape for a in room] == [a.shape for a in arrays]
+        return room if fits else self._new_room(arrays)
 
     def _new_room(self, arrays):
         cupy = sys.modules["cupy"]

@@ -146,7 +146,8 @@ class Stream:
         return event
 
     def wait_event(self, event):
-        self.waited_for = max(self.waited_for, event.time)
+        if isinstance(event.stream, CurrentStream):
+            self.waited_for = max(self.waited_for, event.time)
 
     def synchronize(self):
         self.record().synchronize()
