@@ -236,7 +236,7 @@ def _describe(images, geometry, n_jobs):
 
 def _pixels(images, transform_sqrt):
     pixels = as_pixels(images, float_type=np.float64 if images.dtype == np.float64 else np.float32)
-    if transform_sqrt and pixels.min() < 0:
+    if transform_sqrt and pixels.dtype != np.uint8 and pixels.min() < 0:
         raise ValueError(
             f"transform_sqrt=True takes square roots, but the smallest pixel is {float(pixels.min()):.6g}."
         )
