@@ -375,6 +375,14 @@ def test_equal_words_on_a_gpu(cupy, encode):
     np.testing.assert_allclose(weights.get(), 1 / 3, atol=1e-7)
 
 
+def test_llc_on_a_gpu_is_found_in_double(cupy):
+    rng = np.random.default_rng(0)
+    descriptors, vocabulary = rng.random((9, 20), dtype=np.float32) + 30, rng.random((4, 20), dtype=np.float32)
+    words, weights = llc(cupy.asarray(descriptors), cupy.asarray(vocabulary), 4, 1e-9)
+    expected = reference.llc_words(descriptors, vocabulary, 4, 1e-9)
+    np.testing.assert_allclose(table(words.get(), weights.get(), 4), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_no_descriptors_on_a_gpu(cupy):
     nothing, vocabulary = cupy.asarray(np.zeros((0, 8))), cupy.asarray(np.ones((6, 8)))
     assert assign_words(nothing, vocabulary).shape == (0,)

@@ -58,7 +58,10 @@ def images_per_batch(images, n_features=1, *, pixels=1 << 17):
 
 
 def bytes_per_image(descriptor, images, per_descriptor, per_cell, levels):
-    """Return about how many bytes of a GPU's memory an image needs, beside its descriptors and two copies of them."""
+    """Return about how many bytes of a GPU's memory an image needs: so many for each descriptor and each finest cell.
+
+    To these come the descriptors themselves, and two copies of them.
+    """
     if not on_device(images):
         return 1
     [(descriptors, _)] = descriptor.describe([max(images[:64], key=lambda image: image.size)])
