@@ -18,7 +18,7 @@ _SPHERICAL_ITERATIONS = 10  # as in the paper
 def nearest(points, centers, n_jobs=None):
     """Return the index of the nearest center of each point; of centers equally near, the first."""
     if on_device(points):
-        return _array_kmeans.nearest(points, centers)
+        return _array_kmeans.nearest(points, centers) if len(points) > 0 else namespace(points).zeros(0, np.int64)
     labels = np.empty(len(points), np.int32)
 
     def assign(part, out):

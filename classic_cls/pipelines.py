@@ -90,7 +90,7 @@ def _patches(n_clusters, patch_size, pool, options, device):
 def _fisher(options, device):
     sift = DenseSIFT(step=4, bin_size=(4, 6), root=True)
     resize = Resize((96, 96), n_jobs=options["n_jobs"])
-    return Pipeline([("resize", resize), *_to_host(device), ("fisher", FisherVector(sift, **options))])
+    return Pipeline([("resize", resize), ("fisher", FisherVector(sift, **options)), *_to_host(device)])
 
 
 def make_hog_svm(*, image_shape=None, n_jobs=None, random_state=None, device=None):

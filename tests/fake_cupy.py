@@ -1,7 +1,8 @@
 """CuPy without a GPU: arrays that NumPy cannot see, and kernels that run on the CPU.
 
 As strict as CuPy where code written for NumPy goes wrong on a GPU: no conversion to NumPy but by ``get``, no mixing of
-the two but for scalars, reductions that give arrays, no ``initial=``. What is allocated holds NaN.
+the two but for scalars, reductions that give arrays, no ``initial=``. What is allocated holds NaN. Sums that would
+depend on the order in which threads come are refused.
 
 Kernels run at once, asynchronous copies as late as can be: when the current stream waits for them, or the host.
 `history` tells what was launched, and `problems` what no result shows.
@@ -325,6 +326,11 @@ class FakeCuPy(ModuleType):
         _allocated[id(array)] = next(_clock)
         weakref.finalize(array, _allocated.pop, id(array))
         return ndarray(array)
+
+    def bincount(self, x, weights=None, minlength=None):
+        if weights is not None:
+            raise TypeError("weights are added in the order in which threads come")
+        return _on_hidden(np.bincount, (x, None, minlength or 0), {})
 
     def _take(self, n_bytes):
         self.free -= n_bytes

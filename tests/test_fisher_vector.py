@@ -8,6 +8,7 @@ from conftest import crops, photographs
 from sklearn.mixture import GaussianMixture
 
 from classic_cls import DenseSIFT, FisherVector, KeypointSIFT, _native, fisher_vector
+from classic_cls.features import _array_encoders
 from classic_cls.features.fisher_vector import learn_mixture
 
 SIZES = [(1, 1, 1), (1, 3, 5), (25, 7, 17), (60, 33, 64), (301, 20, 33)]
@@ -279,3 +280,90 @@ def test_names_say_what_of_which_gaussian():
         "fisher_variance_0_0_level0_cell0",
         "fisher_variance_2_1_level1_cell3",
     ]
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def fisher_there(cupy, *arrays, **parameters):
+    features = fisher_vector(*map(cupy.asarray, arrays), **parameters)
+    assert type(features) is cupy.ndarray
+    assert features.dtype == np.float32
+    return features.get()
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 24])
+@pytest.mark.parametrize(("n", "n_components", "n_dims"), SIZES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_on_a_gpu_it_equals_the_reference(cupy, monkeypatch, dtype, n, n_components, n_dims, chunk):
+    monkeypatch.setattr(_array_encoders, "_CHUNK", chunk)
+    points, mixture = make_points(n, n_dims).astype(dtype), make_mixture(n_components, n_dims)
+    for power in (0.3, 0.5, 1):
+        for norm in ("l2", None):
+            expected = reference.fisher_vector(points, *mixture, power, norm)
+            features = fisher_there(cupy, points, *mixture, power=power, norm=norm)
+            np.testing.assert_allclose(features, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e6])
+def test_on_a_gpu_far_outliers_and_tiny_variances_stay_finite(cupy, scale):
+    weights, means, variances = make_mixture(4, 8)
+    points = np.concatenate([make_points(5, 8), np.full((1, 8), 1e6), np.full((1, 8), -1e6)])
+    features = fisher_there(cupy, points, weights, means, variances * scale)
+    np.testing.assert_allclose(np.linalg.norm(features), 1, atol=1e-5)
+
+
+def test_on_a_gpu_what_is_special(cupy):
+    np.testing.assert_array_equal(fisher_there(cupy, np.zeros((0, 6)), *make_mixture(3, 6)), np.zeros(36))
+    means, variances = np.array([[0.0, 0], [0, 1]]), np.full((2, 2), 1e-4)
+    points = np.array([[9e5, 0.75]])  # far away the nearer of two Gaussians takes it all
+    features = fisher_there(cupy, points, [0.5, 0.5], means, variances, power=1, norm=None).reshape(2, 2, 2)
+    np.testing.assert_allclose(features[:, 0], 0, atol=1e-12)
+    assert (np.abs(features[:, 1]) > 1).all()
+
+
+def test_on_a_gpu_negligible_posteriors_are_none(cupy):
+    means = np.array([[0.0], [6.2]])  # of exp(-6.2**2 / 2) = 4.5e-9
+    features = fisher_there(cupy, [[0.0]], [0.5, 0.5], means, np.ones((2, 1)), power=1, norm=None)
+    assert (features.reshape(2, 2)[:, 1] == 0).all()
+
+
+def test_on_a_gpu_double_arrays_are_not_rounded(cupy):
+    rng = np.random.default_rng(0)
+    means, points = rng.normal(size=(3, 6)), rng.normal(size=(40, 6))
+    points[:20] = means[0] + 1e-9 * points[:20]
+    variances = np.stack([np.full(6, 1e-18), np.ones(6), np.ones(6)])
+    mixture = np.full(3, 1 / 3), means, variances
+    expected = reference.fisher_vector(points, *mixture, 0.5, "l2")
+    np.testing.assert_allclose(fisher_there(cupy, points, *mixture), expected, atol=1e-4)
+
+
+def test_on_a_gpu_bad_arrays_are_refused(cupy):
+    arrays = make_points(4, 6), *make_mixture(3, 6)
+    there = [cupy.asarray(a) for a in arrays]
+    for i in range(4):
+        mixed = [a if i == j else b for j, (a, b) in enumerate(zip(arrays, there, strict=True))]
+        with pytest.raises(TypeError, match="Some of the arrays lie in the host's memory"):
+            fisher_vector(*mixed)
+    with pytest.raises(ValueError, match="descriptors hold NaN"):
+        fisher_vector(there[0] * np.nan, *there[1:])
+    with pytest.raises(ValueError, match="variances of the mixture range from -"):
+        fisher_vector(*there[:3], -there[3])
+    with pytest.raises(ValueError, match="for descriptors of 5 numbers"):
+        fisher_vector(there[0][:, :5], *there[1:])
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["fitted on all photographs", "fitted on it alone"])
+@pytest.mark.parametrize("n_dims", [None, 64])
+def test_photographs_on_a_gpu_equal_the_reference(cupy, n_dims, own):
+    images = photographs()
+    for training in (images[:1], images[4:]) if own else (images,):
+        there, model = cupy.asarray(training), FisherVector(DenseSIFT(contrast_threshold=0), 16, n_dims, random_state=0)
+        found = model.fit(there).transform(there).get(), model.descriptor_.describe(there)
+        for row, (points, positions) in zip(*found, strict=True):
+            points = points.get()
+            if n_dims:
+                points = (points - model.mean_.astype(float)) @ model.components_.T.astype(float)
+            points = np.c_[points, (positions[:, ::-1] + 0.5) / 128 - 0.5]
+            expected = reference.fisher_vector(points, model.weights_, model.means_, model.variances_, 0.5, "l2")
+            np.testing.assert_allclose(row, expected, atol=1e-5)

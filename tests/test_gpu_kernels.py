@@ -262,7 +262,7 @@ def test_every_kernel_was_executed(small, monkeypatch):
     for function, images, *arguments in small_runs(small):
         on_gpu(cupy, function, images, *arguments)
     assert set(cuda_on_cpu.RawModule.launched) == all_kernels()
-    assert len(all_kernels()) == 2 * 3 * (2 * 3 + 1) + 2 * (5 * 3 - 1) + 2 * 2 * 2 + 2 * 5
+    assert len(all_kernels()) == 2 * (2 * 7 + 3) + 2 * 7 + 2 * 2 * 2 + 2 * 5
 
 
 def test_the_order_of_threads_does_not_matter(small, monkeypatch):

@@ -116,7 +116,7 @@ def test_clusters():
 KERNELS = {
     "bovw-svm": {"sift"},
     "color-forest": {"color"},
-    "balanced": {"hog", "patch"},
+    "balanced": {"hog", "patch", "sift"},
     "hog-color-svm": {"color", "hog"},
     "hog-svm": {"hog"},
     "kmeans-clusters": {"hog"},

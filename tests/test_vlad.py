@@ -6,6 +6,7 @@ import reference
 from conftest import crops, photographs
 
 from classic_cls import VLAD, DenseSIFT, KeypointSIFT, _native, dense_sift, vlad
+from classic_cls.features import _array_encoders
 from classic_cls.features._pca import learn_pca, project
 
 
@@ -210,3 +211,61 @@ def test_names_say_word_dimension_level_and_cell():
     names = VLAD(n_words=3, n_dims=2, pyramid_levels=2, random_state=0).fit(crops(2, 40, 40)).get_feature_names_out()
     expected = ["vlad_0_0_level0_cell0", "vlad_0_1_level0_cell0", "vlad_1_0_level0_cell0", "vlad_2_1_level1_cell3"]
     assert names[[0, 1, 2, -1]].tolist() == expected
+
+
+# --- On a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def vlad_there(cupy, descriptors, vocabulary, *args):
+    features = vlad(cupy.asarray(descriptors), cupy.asarray(vocabulary), *args)
+    assert type(features) is cupy.ndarray
+    assert features.dtype == np.float32
+    return features.get()
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 24])
+@pytest.mark.parametrize(("n", "n_words", "n_dims"), [(1, 1, 1), (1, 3, 5), (40, 7, 17), (301, 33, 64)])
+def test_on_a_gpu_it_equals_the_reference(cupy, monkeypatch, n, n_words, n_dims, chunk):
+    monkeypatch.setattr(_array_encoders, "_CHUNK", chunk)
+    descriptors, vocabulary = arrays(n, n_words, n_dims)
+    for power in (0.3, 0.5, 1):
+        for norm in ("intra", "l2", None):
+            expected = reference.vlad(descriptors, vocabulary, power, norm)
+            np.testing.assert_allclose(vlad_there(cupy, descriptors, vocabulary, power, norm), expected, atol=1e-4)
+
+
+def test_on_a_gpu_what_is_special(cupy):
+    np.testing.assert_array_equal(vlad_there(cupy, [[1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]], 1, None), [1, 0, 0, 0])
+    np.testing.assert_array_equal(vlad_there(cupy, np.zeros((0, 3)), np.ones((2, 3))), np.zeros(6))
+    vocabulary = np.random.default_rng(0).random((3, 8), dtype=np.float32)
+    descriptors = np.repeat(vocabulary * np.float32(1 + 1e-6), 50, axis=0)
+    expected = reference.vlad(descriptors, vocabulary, 0.5, "intra")
+    np.testing.assert_allclose(vlad_there(cupy, descriptors, vocabulary), expected, atol=1e-5)
+
+
+def test_on_a_gpu_bad_arrays_are_refused(cupy):
+    points, there = np.ones((5, 3)), cupy.asarray(np.ones((5, 3)))
+    for mixed in ((points, there), (there, points)):
+        with pytest.raises(TypeError, match="Some of the arrays lie in the host's memory"):
+            vlad(*mixed)
+    with pytest.raises(ValueError, match="descriptors hold NaN"):
+        vlad(there * np.nan, there)
+    with pytest.raises(ValueError, match=r"shape \(5, 3\) and the vocabulary \(5, 2\)"):
+        vlad(there, there[:, :2])
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["words of all photographs", "words of its own"])
+@pytest.mark.parametrize("n_dims", [None, 64])
+def test_photographs_on_a_gpu_equal_the_reference(cupy, n_dims, own):
+    images = photographs()
+    for training in [images[i : i + 1] for i in range(5)] if own else [images]:
+        model = VLAD(DenseSIFT(root=True), 32, n_dims, 2, random_state=0).fit(cupy.asarray(training))
+        encode = partial(reference.vlad, vocabulary=model.vocabulary_, power=0.5, norm="intra")
+        there = cupy.asarray(training)
+        found = model.transform(there).get(), model.descriptor_.describe(there)
+        for row, (points, positions) in zip(*found, strict=True):
+            points = points.get()
+            if n_dims:
+                points = (points - model.mean_.astype(float)) @ model.components_.T.astype(float)
+            expected = reference.pyramid(encode, points, positions, (128, 128), 2)
+            np.testing.assert_allclose(row, expected, atol=1e-6)

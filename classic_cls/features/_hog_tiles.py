@@ -38,7 +38,8 @@ class Tiles:
             self.cols = -(-self.cols // 2)
 
     def _halved(self):
-        if self.rows * self.cell[0] >= self.cols * self.cell[1] and self.rows > 1 or self.cols == 1:
+        taller = self.rows * self.cell[0] >= self.cols * self.cell[1]
+        if self.cols == 1 or (self.rows > 1 and taller):
             return -(-self.rows // 2), self.cols
         return self.rows, -(-self.cols // 2)
 

@@ -57,6 +57,17 @@ def images_per_batch(images, n_features=1, *, pixels=1 << 17):
     return max(1, min(pixels // largest, _FEATURES_PER_BATCH // n_features))
 
 
+def bytes_per_image(descriptor, images, per_descriptor, per_cell, levels):
+    """Return about how many bytes of a GPU's memory an image needs: so many for each descriptor and each finest cell.
+
+    To these come the descriptors themselves, and two copies of them.
+    """
+    if not on_device(images):
+        return 1
+    [(descriptors, _)] = descriptor.describe([max(images[:64], key=lambda image: image.size)])
+    return 3 * descriptors.nbytes + per_descriptor * len(descriptors) + per_cell * 4 ** (levels - 1)
+
+
 # --- A sample to learn from -------------------------------------------------------------------------------------------
 
 
@@ -180,19 +191,21 @@ def signed_power(values, power):
 
 def as_floats(values, name, *, double=False):
     """Return C-contiguous float32, or float64 as it came if `double`; raise ValueError for NaN and beyond 1e6."""
-    values = np.asarray(values)
-    values = np.ascontiguousarray(values, np.float64 if double and values.dtype == np.float64 else np.float32)
+    xp = namespace(values)
+    values = xp.asarray(values)
+    values = xp.ascontiguousarray(values, np.float64 if double and values.dtype == np.float64 else np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        square = np.vdot(values, values)  # half the time of the extremes, and most often enough
+        square = xp.vdot(values, values)  # half the time of the extremes, and most often enough
     if square <= _LARGEST**2:
         return values
-    if not max(values.max(initial=0), -values.min(initial=0)) <= _LARGEST:  # NaN fails too
+    if not max(values.max(), -values.min()) <= _LARGEST:  # NaN fails too
         raise ValueError(f"{name} hold NaN, or numbers beyond {_LARGEST:g}. Mend, drop or scale them.")
     return values
 
 
 def as_words(descriptors, vocabulary):
-    """Return both as floats; raise ValueError if they do not fit together."""
+    """Return both as floats; raise ValueError if they do not fit together, TypeError if one alone lies on a GPU."""
+    namespace(descriptors, vocabulary)
     descriptors, vocabulary = as_floats(descriptors, "descriptors"), as_floats(vocabulary, "words")
     if descriptors.ndim != 2 or vocabulary.ndim != 2 or descriptors.shape[1] != vocabulary.shape[1]:
         raise ValueError(

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .. import _native
+from .._arrays import namespace, on_device
 
 
 def learn_pca(points, n_dims):
@@ -19,13 +20,17 @@ def learn_pca(points, n_dims):
 
 
 def project(points, components, mean=None, dtype=np.float32):
-    """Return ``(points - mean) @ components.T``; a row is the same whatever rows are beside it.
+    """Return ``(points - mean) @ components.T``, where the points lie.
 
-    Without a mean, what is zero stays zero, exactly.
+    Without a mean, what is zero stays zero, exactly. On the host a row is the same whatever rows are beside it.
     """
-    out, shift = np.empty((len(points), len(components)), dtype), np.zeros(len(components))
+    shift = np.zeros(len(components))
     if mean is not None:
         shift -= components.astype(np.float64) @ mean
+    if on_device(points):
+        axes, shift = (namespace(points).asarray(a, dtype) for a in (components, shift))
+        return points.astype(dtype, copy=False) @ axes.T + shift
+    out = np.empty((len(points), len(components)), dtype)
     _native.kernels.project(points, components, shift.astype(dtype), out)
     return out
 

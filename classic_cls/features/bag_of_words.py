@@ -6,13 +6,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._arrays import device_of, empty_beside, namespace, on_device, refuse_device, to_host
+from .._arrays import device_of, empty_beside, namespace, on_device, to_host
 from .._images import fit_images, for_batches, one_of, positive_int, positive_number, transform_images
 from .._kmeans import kmeans, nearest
+from . import _array_encoders
 from ._local import (
     all_cells,
     as_descriptor,
     as_words,
+    bytes_per_image,
     cell_names,
     check_enough,
     describe,
@@ -34,8 +36,8 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
 
     ``fit`` draws local descriptors from the training images and clusters them with k-means: the centres are the words.
     ``transform`` assigns every descriptor of an image to its nearest word and counts, or shares it between the nearest
-    few. Descriptors are computed a few images at a time and never held for the whole set. Images on a GPU are counted
-    there where the assignment is "hard" and the descriptor takes them, as ``DenseSIFT`` does.
+    few. Descriptors are computed a few images at a time and never held for the whole set. Images on a GPU are encoded
+    there where the descriptor takes them, as ``DenseSIFT`` does.
 
     Parameters
     ----------
@@ -149,7 +151,7 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
             If the images give fewer descriptors than there are words, or are too small for one descriptor, or a
             parameter is out of range.
         TypeError
-            If the images lie on a GPU, and the assignment is "soft" or "llc", or the descriptor runs on the CPU alone.
+            If the images lie on a GPU, and the descriptor runs on the CPU alone.
         """
         n_words = positive_int(self.n_words, "n_words")
         positive_int(self.pyramid_levels, "pyramid_levels")
@@ -159,7 +161,7 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
             _neighbors(self.n_neighbors, n_words)
         positive_number(self.beta, "beta")
         positive_number(self.regularization, "regularization")
-        images = self._read(fit_images, X)
+        images = fit_images(self, X, ragged=True, device=True)
         self.descriptor_ = as_descriptor(self.descriptor)
         rng = check_random_state(self.random_state)
         n_samples = n_words * positive_int(self.samples_per_word, "samples_per_word")
@@ -182,7 +184,7 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
             In the images' kind of array. For each level of the pyramid and each of its cells, row by row: one number a
             word. Zeros for an image without descriptors.
         """
-        images = self._read(transform_images, X)
+        images = transform_images(self, X, ragged=True, device=True)
 
         def count(part, out):
             out[...] = self._counts(part)
@@ -192,43 +194,28 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
         size, workspace = images_per_batch(images, out.shape[1]), self._workspace(images)
         return for_batches(count, images, out, n_jobs=self.n_jobs, batch_size=size, workspace=workspace)
 
-    def _read(self, read, X):
-        if self.assignment != "hard":
-            refuse_device(X, f"BagOfVisualWords(assignment={self.assignment!r})")
-        return read(self, X, ragged=True, device=True)
-
     def _workspace(self, images):
         """Return about how many bytes of a GPU's memory an image needs: descriptors and counts, and copies of them."""
-        if not on_device(images):
-            return 1
-        [(descriptors, _)] = self.descriptor_.describe([max(images[:64], key=lambda image: image.size)])
-        return 3 * (descriptors.nbytes + 8 * len(self.vocabulary_) * 4 ** (self.pyramid_levels - 1))
+        shares = 0 if self.assignment == "hard" else 16 * self.n_neighbors
+        return bytes_per_image(self.descriptor_, images, shares, 24 * len(self.vocabulary_), self.pyramid_levels)
 
     def _counts(self, images):
         """Return what each cell has of each word, (n_images, n_cells * n_words)."""
         described = describe(self.descriptor_, images)
         words, weights = self._assign(described.descriptors)
         cells = finest_cells(described, self.pyramid_levels)
-        n_words, n_finest = len(self.vocabulary_), len(images) * 4 ** (self.pyramid_levels - 1)
-        slots = (cells.reshape(-1, *[1] * (words.ndim - 1)) * n_words + words).ravel()
-        if self._pooling() == "sum":
-            pooled, merge = namespace(slots).bincount(slots, weights, n_finest * n_words), np.add
-        elif weights is None:
-            pooled, merge = namespace(slots).bincount(slots, minlength=n_finest * n_words) > 0, np.logical_or
-        else:
-            pooled, merge = np.zeros(n_finest * n_words), np.maximum
-            np.maximum.at(pooled, slots, weights)
-        return all_cells(pooled.reshape(n_finest, n_words), self.pyramid_levels, merge).reshape(len(images), -1)
+        shape, pooling = (len(images) * 4 ** (self.pyramid_levels - 1), len(self.vocabulary_)), self._pooling()
+        pooled, merge = _pool(words, weights, cells, *shape, pooling), np.add if pooling == "sum" else np.maximum
+        return all_cells(pooled, self.pyramid_levels, merge).reshape(len(images), -1)
 
     def _assign(self, descriptors):
-        """Return the words of descriptors, and their weights, flat, or None where each is 1."""
+        """Return the words of descriptors, and their weights, or None where each is 1."""
+        vocabulary = namespace(descriptors).asarray(self.vocabulary_)
         if self.assignment == "hard":
-            return nearest(descriptors, namespace(descriptors).asarray(self.vocabulary_)), None
+            return nearest(descriptors, vocabulary), None
         if self.assignment == "soft":
-            words, weights = _soft(descriptors, self.vocabulary_, self.n_neighbors, self.beta)
-        else:
-            words, weights = _llc(descriptors, self.vocabulary_, self.n_neighbors, self.regularization)
-        return words, weights.ravel()
+            return _soft(descriptors, vocabulary, self.n_neighbors, self.beta)
+        return _llc(descriptors, vocabulary, self.n_neighbors, self.regularization)
 
     def _pooling(self):
         if self.pooling == "auto":
@@ -254,18 +241,21 @@ def assign_words(descriptors, vocabulary):
 
     Parameters
     ----------
-    descriptors : ndarray of shape (n, n_dims), float32
-    vocabulary : ndarray of shape (n_words, n_dims), float32
+    descriptors : array of shape (n, n_dims), float32
+    vocabulary : array of shape (n_words, n_dims), float32
+        Both on the host, or both on a GPU.
 
     Returns
     -------
-    words : ndarray of shape (n,), int32
-        Of words equally near, the first.
+    words : array of shape (n,), int32
+        In their kind of array. Of words equally near, the first.
 
     Raises
     ------
     ValueError
         If the two do not have the same number of columns, there is no word, or a number is NaN or beyond 1e6.
+    TypeError
+        If only one of the two lies on a GPU.
 
     Examples
     --------
@@ -274,7 +264,7 @@ def assign_words(descriptors, vocabulary):
     >>> assign_words(np.array([[0.9, 0.1]], np.float32), np.eye(2, dtype=np.float32))
     array([0], dtype=int32)
     """
-    return nearest(*as_words(descriptors, vocabulary))
+    return nearest(*as_words(descriptors, vocabulary)).astype(np.int32, copy=False)
 
 
 def soft_assign_words(descriptors, vocabulary, n_neighbors=5, beta=10.0):
@@ -282,16 +272,17 @@ def soft_assign_words(descriptors, vocabulary, n_neighbors=5, beta=10.0):
 
     Parameters
     ----------
-    descriptors : ndarray of shape (n, n_dims)
-    vocabulary : ndarray of shape (n_words, n_dims)
+    descriptors : array of shape (n, n_dims)
+    vocabulary : array of shape (n_words, n_dims)
+        Both on the host, or both on a GPU.
     n_neighbors, beta
         As in :class:`BagOfVisualWords`.
 
     Returns
     -------
-    words : ndarray of shape (n, n_neighbors), int32
-        Of each descriptor the nearest words, the nearest first.
-    weights : ndarray of shape (n, n_neighbors), float32
+    words : array of shape (n, n_neighbors), int32
+        In their kind of array. Of each descriptor the nearest words, the nearest first.
+    weights : array of shape (n, n_neighbors), float32
         Proportional to ``exp(-beta * distance**2)``, of sum 1.
 
     Raises
@@ -299,6 +290,8 @@ def soft_assign_words(descriptors, vocabulary, n_neighbors=5, beta=10.0):
     ValueError
         If the two do not have the same number of columns, there are fewer words than neighbors, a number is NaN or
         beyond 1e6, or a parameter is out of range.
+    TypeError
+        If only one of the two lies on a GPU.
 
     Examples
     --------
@@ -316,21 +309,22 @@ def llc(descriptors, vocabulary, n_neighbors=5, regularization=1e-4):
 
     Parameters
     ----------
-    descriptors : ndarray of shape (n, n_dims)
-    vocabulary : ndarray of shape (n_words, n_dims)
+    descriptors : array of shape (n, n_dims)
+    vocabulary : array of shape (n_words, n_dims)
+        Both on the host, or both on a GPU.
     n_neighbors, regularization
         As in :class:`BagOfVisualWords`.
 
     Returns
     -------
-    words : ndarray of shape (n, n_neighbors), int32
-        Of each descriptor the nearest words, the nearest first.
-    weights : ndarray of shape (n, n_neighbors), float32
+    words : array of shape (n, n_neighbors), int32
+        In their kind of array. Of each descriptor the nearest words, the nearest first.
+    weights : array of shape (n, n_neighbors), float32
         Of sum 1, such that the words so weighted come nearest to the descriptor; some may be negative.
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         As in :func:`soft_assign_words`.
 
     Examples
@@ -352,20 +346,40 @@ def learn_vocabulary(descriptors, n_words, rng, n_jobs=None):
 
 
 def _soft(descriptors, vocabulary, n_neighbors, beta):
-    return _weighted(_native.kernels.soft_weights, descriptors, vocabulary, n_neighbors, beta)
+    return _weighted("soft_weights", descriptors, vocabulary, n_neighbors, beta)
 
 
 def _llc(descriptors, vocabulary, n_neighbors, regularization):
-    return _weighted(_native.kernels.llc_weights, descriptors, vocabulary, n_neighbors, regularization)
+    return _weighted("llc_weights", descriptors, vocabulary, n_neighbors, regularization)
 
 
-def _weighted(weigh, descriptors, vocabulary, n_neighbors, parameter):
-    """Return the nearest words of each descriptor and the weights that `weigh` gives them."""
+def _weighted(method, descriptors, vocabulary, n_neighbors, parameter):
+    """Return the nearest words of each descriptor and the weights that a method, "soft_weights" or so, gives them."""
+    if on_device(descriptors):
+        with device_of([descriptors]):
+            words = _array_encoders.nearest_words(descriptors, vocabulary, n_neighbors)
+            return words, getattr(_array_encoders, method)(descriptors, vocabulary, words, parameter)
     shape = len(descriptors), n_neighbors
     words, weights = np.empty(shape, np.int32), np.empty(shape, np.float32)
     _native.kernels.nearest_words(descriptors, vocabulary, words)
-    weigh(descriptors, vocabulary, words, parameter, weights)
+    getattr(_native.kernels, method)(descriptors, vocabulary, words, parameter, weights)
     return words, weights
+
+
+def _pool(words, weights, cells, n_cells, n_words, pooling):
+    """Return what `pooling` makes of each word's weights in each cell, (n_cells, n_words)."""
+    if weights is not None and on_device(words):
+        return _array_encoders.pool_weights(words, weights, cells, n_cells, n_words, pooling)
+    slots = (cells.reshape(-1, *[1] * (words.ndim - 1)) * n_words + words).ravel()
+    if weights is None:
+        counts = namespace(slots).bincount(slots, minlength=n_cells * n_words)
+        pooled = counts if pooling == "sum" else counts > 0
+    elif pooling == "sum":
+        pooled = np.bincount(slots, weights.ravel(), n_cells * n_words)
+    else:
+        pooled = np.zeros(n_cells * n_words)
+        np.maximum.at(pooled, slots, weights.ravel())
+    return pooled.reshape(n_cells, n_words)
 
 
 def _normalise(counts, norm):

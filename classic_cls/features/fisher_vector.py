@@ -6,12 +6,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
+from .._arrays import device_of, empty_beside, namespace, on_device, to_host
 from .._images import fit_images, for_batches, one_of, positive_int, transform_images
 from .._kmeans import kmeans, nearest
+from . import _array_encoders
 from ._local import (
     all_cells,
     as_descriptor,
     as_floats,
+    bytes_per_image,
     cell_names,
     check_enough,
     describe,
@@ -38,7 +41,8 @@ class FisherVector(TransformerMixin, BaseEstimator):
     ``fit`` draws local descriptors from the training images, reduces them to their principal components, and learns a
     mixture of Gaussians with diagonal covariance. ``transform`` finds which components the descriptors of an image may
     belong to, and sums how far they lie from these, to first and second order. The numbers are those of
-    ``skimage.feature.fisher_vector`` for means and variances, the latter with VLFeat's sign.
+    ``skimage.feature.fisher_vector`` for means and variances, the latter with VLFeat's sign. Images on a GPU are
+    encoded there where the descriptor takes them, as ``DenseSIFT`` does; the mixture is learned on the host.
 
     Parameters
     ----------
@@ -153,6 +157,8 @@ class FisherVector(TransformerMixin, BaseEstimator):
         ValueError
             If the images give fewer descriptors than there are Gaussians, or are too small for one descriptor, or a
             parameter is out of range.
+        TypeError
+            If the images lie on a GPU, and the descriptor runs on the CPU alone.
         """
         n_components = positive_int(self.n_components, "n_components")
         n_samples = n_components * positive_int(self.samples_per_component, "samples_per_component")
@@ -161,10 +167,12 @@ class FisherVector(TransformerMixin, BaseEstimator):
             positive_int(self.n_dims, "n_dims")
         fraction(self.power, "power")
         one_of(self.norm, "norm", _NORMS)
-        images = fit_images(self, X, ragged=True)
+        images = fit_images(self, X, ragged=True, device=True)
         self.descriptor_ = as_descriptor(self.descriptor)
         rng = check_random_state(self.random_state)
-        descriptors, places = sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)
+        with device_of(images):
+            sample = sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)
+        descriptors, places = map(to_host, sample)
         check_enough(len(descriptors), n_components, "n_components")
         if self.n_dims is not None:
             self.mean_, self.components_ = learn_pca(descriptors, self.n_dims)
@@ -182,11 +190,12 @@ class FisherVector(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        features : ndarray of shape (n, n_features), float32
-            For each level of the pyramid and each of its cells, row by row: Gaussian by Gaussian the numbers for its
-            mean, then likewise those for its variances. Zeros for an image without descriptors.
+        features : array of shape (n, n_features), float32
+            In the images' kind of array. For each level of the pyramid and each of its cells, row by row: Gaussian by
+            Gaussian the numbers for its mean, then likewise those for its variances. Zeros for an image without
+            descriptors.
         """
-        images = transform_images(self, X, ragged=True)
+        images = transform_images(self, X, ragged=True, device=True)
         mixture = self.weights_, self.means_, self.variances_
         n_finest = 4 ** (self.pyramid_levels - 1)
 
@@ -195,13 +204,17 @@ class FisherVector(TransformerMixin, BaseEstimator):
             cells = finest_cells(described, self.pyramid_levels)
             points = self._points(described.descriptors, described.places)
             sums = _sums(points, *mixture, cells, len(part) * n_finest)[1]
-            counts = np.bincount(cells, minlength=len(sums))
+            counts = namespace(cells).bincount(cells, minlength=len(sums))
             sums, counts = (all_cells(a, self.pyramid_levels) for a in (sums, counts))
             out[...] = _normalise(sums, counts, self.weights_, self.power, self.norm)
 
-        out = np.empty((len(images), n_cells(self.pyramid_levels) * 2 * self.means_.size), np.float32)
-        size = images_per_batch(images, out.shape[1])
-        return for_batches(encode, images, out, n_jobs=self.n_jobs, batch_size=size)
+        out = empty_beside(images, (len(images), n_cells(self.pyramid_levels) * 2 * self.means_.size))
+        size, workspace = images_per_batch(images, out.shape[1]), self._workspace(images)
+        return for_batches(encode, images, out, n_jobs=self.n_jobs, batch_size=size, workspace=workspace)
+
+    def _workspace(self, images):
+        n_doubles = 2 * self.means_.shape[1] + (0 if self.n_dims is None else len(self.mean_))
+        return bytes_per_image(self.descriptor_, images, 8 * n_doubles, 96 * self.means_.size, self.pyramid_levels)
 
     def get_feature_names_out(self, input_features=None):
         """Return names such as ``fisher_mean_12_5_level1_cell2``: Gaussian, dimension, level and cell."""
@@ -216,7 +229,7 @@ class FisherVector(TransformerMixin, BaseEstimator):
         if self.n_dims is not None:
             descriptors = project(descriptors, self.components_, self.mean_, np.float64)
         if self.append_position:
-            descriptors = np.concatenate([descriptors, places[:, ::-1] - 0.5], axis=1)
+            descriptors = namespace(places).concatenate([descriptors, places[:, ::-1] - 0.5], axis=1)
         return descriptors.astype(np.float64, copy=False)
 
     def __sklearn_tags__(self):
@@ -231,27 +244,34 @@ def fisher_vector(descriptors, weights, means, variances, power=0.5, norm="l2"):
 
     Parameters
     ----------
-    descriptors : ndarray of shape (n, n_dims)
-        float64 is summed in double; anything else is taken as float32, and summed so.
-    weights : ndarray of shape (n_components,)
+    descriptors : array of shape (n, n_dims)
+        float64 is summed in double; anything else is taken as float32, and summed so (in double on a GPU).
+    weights : array of shape (n_components,)
         Of the Gaussians in the mixture, positive.
-    means, variances : ndarray of shape (n_components, n_dims)
-        Of the Gaussians; the variances are positive.
+    means, variances : array of shape (n_components, n_dims)
+        Of the Gaussians; the variances are positive. All four lie on the host, or all on a GPU.
     power, norm
         As in :class:`FisherVector`.
 
     Returns
     -------
-    features : ndarray of shape (2 * n_components * n_dims,), float32
-        With posteriors p and deviations z = (x - mean) / sqrt(variance), Gaussian by Gaussian: the mean over the
-        descriptors of ``p * z / sqrt(weight)``, then likewise of ``p * (z**2 - 1) / sqrt(2 * weight)``, after `power`
-        and `norm`. Zeros where there are no descriptors. Posteriors below 1e-8 count as 0.
+    features : array of shape (2 * n_components * n_dims,), float32
+        In their kind of array. With posteriors p and deviations z = (x - mean) / sqrt(variance), Gaussian by Gaussian:
+        the mean over the descriptors of ``p * z / sqrt(weight)``, then likewise of ``p * (z**2 - 1) / sqrt(2 *
+        weight)``, after `power` and `norm`. Zeros where there are no descriptors. Posteriors below 1e-8 count as 0.
 
     Raises
     ------
     ValueError
         If the shapes do not fit together, there is no Gaussian, a weight is not positive, a variance is below 1e-20, a
         number is NaN or beyond 1e6, or a parameter is out of range.
+    TypeError
+        If only some of the arrays lie on a GPU.
+
+    Notes
+    -----
+    On a GPU deviations are found about the mixture's center: of Gaussians more than 1e5 times as narrow as they are far
+    from there, digits are lost. None that :class:`FisherVector` learns is.
 
     Examples
     --------
@@ -260,14 +280,16 @@ def fisher_vector(descriptors, weights, means, variances, power=0.5, norm="l2"):
     >>> fisher_vector([[3.0], [5.0]], weights=[1.0], means=[[2.0]], variances=[[4.0]], power=1, norm=None)
     array([1.        , 0.17677669], dtype=float32)
     """
+    xp = namespace(descriptors, weights, means, variances)
     descriptors = as_floats(descriptors, "descriptors", double=True)
     if descriptors.ndim != 2:
         raise ValueError(f"descriptors have shape {descriptors.shape}; expected (n, n_dims).")
     mixture = _checked_mixture(weights, means, variances, descriptors.shape[1])
     fraction(power, "power")
     one_of(norm, "norm", _NORMS)
-    sums = _sums(descriptors, *mixture, np.zeros(len(descriptors), np.int64), 1)[1]
-    return _normalise(sums[None], np.array([[len(descriptors)]]), mixture[0], power, norm)[0]
+    with device_of([descriptors]):
+        sums = _sums(descriptors, *mixture, xp.zeros(len(descriptors), np.int64), 1)[1]
+        return _normalise(sums[None], xp.full((1, 1), len(descriptors)), mixture[0], power, norm)[0]
 
 
 def learn_mixture(points, n_components, rng, n_jobs=None):
@@ -315,8 +337,10 @@ def _sums(points, weights, means, variances, cells, n_cells):
     """Return how many points belong to each Gaussian, and their summed deviations, one after the other cell.
 
     Shapes are (n_cells, n_components) and (n_cells, 2, n_components, n_dims); deviations are z and z**2 - 1. All is
-    summed in the precision of the points.
+    summed in the precision of the points, and in double on a GPU. The mixture lies on the host.
     """
+    if on_device(points):
+        return _array_encoders.fisher_sums(points, weights, means, variances, cells, n_cells)
     counts = np.empty((n_cells, len(means)), points.dtype)
     sums = np.empty((n_cells, 2, *means.shape), points.dtype)
     mixture = (a.astype(np.float64, copy=False) for a in (weights, means, variances))
@@ -326,7 +350,9 @@ def _sums(points, weights, means, variances, cells, n_cells):
 
 def _normalise(sums, counts, weights, power, norm):
     """Return features (n_images, n_features) of sums (n_images, n_cells, 2, n_components, n_dims)."""
-    sizes = np.sqrt(np.multiply.outer([1.0, 2.0], weights)) * np.maximum(counts, 1)[..., None, None]
+    xp = namespace(sums)
+    scales = xp.asarray(np.sqrt(np.multiply.outer([1.0, 2.0], weights)))
+    sizes = scales * xp.maximum(counts, 1)[..., None, None]
     features = (sums / sizes[..., None]).astype(np.float32)
     signed_power(features, power)
     cells = features.reshape(*sums.shape[:2], -1)
@@ -334,7 +360,8 @@ def _normalise(sums, counts, weights, power, norm):
 
 
 def _checked_mixture(weights, means, variances, n_dims):
-    weights, means, variances = (np.ascontiguousarray(a, np.float64) for a in (weights, means, variances))
+    """Return a mixture as NumPy's float64."""
+    weights, means, variances = (np.ascontiguousarray(to_host(a), np.float64) for a in (weights, means, variances))
     shape = (*weights.shape, n_dims)
     if weights.ndim != 1 or weights.size == 0 or means.shape != shape or variances.shape != shape:
         raise ValueError(

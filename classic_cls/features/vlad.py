@@ -6,12 +6,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
+from .._arrays import device_of, empty_beside, namespace, on_device, to_host
 from .._images import fit_images, for_batches, one_of, positive_int, transform_images
 from .._kmeans import kmeans, nearest
+from . import _array_encoders
 from ._local import (
     all_cells,
     as_descriptor,
     as_words,
+    bytes_per_image,
     cell_names,
     check_enough,
     describe,
@@ -34,7 +37,8 @@ class VLAD(TransformerMixin, BaseEstimator):
 
     ``fit`` draws local descriptors from the training images and clusters them with k-means: the centres are the words.
     ``transform`` assigns every descriptor of an image to its nearest word and sums, word by word, descriptor less word.
-    A few words do: there are ``n_dims`` numbers for each, where a bag of words has one.
+    A few words do: there are ``n_dims`` numbers for each, where a bag of words has one. Images on a GPU are encoded
+    there where the descriptor takes them, as ``DenseSIFT`` does; the words are learned on the host.
 
     Parameters
     ----------
@@ -138,6 +142,8 @@ class VLAD(TransformerMixin, BaseEstimator):
         ValueError
             If the images give fewer descriptors than there are words, or are too small for one descriptor, or a
             parameter is out of range.
+        TypeError
+            If the images lie on a GPU, and the descriptor runs on the CPU alone.
         """
         n_words = positive_int(self.n_words, "n_words")
         n_samples = n_words * positive_int(self.samples_per_word, "samples_per_word")
@@ -146,10 +152,11 @@ class VLAD(TransformerMixin, BaseEstimator):
             positive_int(self.n_dims, "n_dims")
         fraction(self.power, "power")
         one_of(self.norm, "norm", _NORMS)
-        images = fit_images(self, X, ragged=True)
+        images = fit_images(self, X, ragged=True, device=True)
         self.descriptor_ = as_descriptor(self.descriptor)
         rng = check_random_state(self.random_state)
-        sample, _ = sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)
+        with device_of(images):
+            sample = to_host(sample_descriptors(self.descriptor_, images, n_samples, rng, self.n_jobs)[0])
         check_enough(len(sample), n_words, "n_words")
         if self.n_dims is not None:
             self.mean_, self.components_ = learn_pca(sample, self.n_dims)
@@ -167,11 +174,11 @@ class VLAD(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        features : ndarray of shape (n, n_features), float32
-            For each level of the pyramid and each of its cells, row by row: word by word, `n_dims` numbers. Zeros for
-            an image without descriptors.
+        features : array of shape (n, n_features), float32
+            In the images' kind of array. For each level of the pyramid and each of its cells, row by row: word by word,
+            `n_dims` numbers. Zeros for an image without descriptors.
         """
-        images = transform_images(self, X, ragged=True)
+        images = transform_images(self, X, ragged=True, device=True)
         axes = None if self.n_dims is None else self.components_
         # The mean is not subtracted: flat areas stay zeros, and how far they are from their words is not rounded.
         words = self.vocabulary_ if axes is None else uncentered(self.vocabulary_, axes, self.mean_)
@@ -179,13 +186,20 @@ class VLAD(TransformerMixin, BaseEstimator):
         def encode(part, out):
             described = describe(self.descriptor_, part)
             cells = finest_cells(described, self.pyramid_levels)
-            sums = _sums(described.descriptors, axes, words, cells, len(part) * 4 ** (self.pyramid_levels - 1))
+            factors = [a if a is None else namespace(cells).asarray(a) for a in (axes, words)]
+            sums = _sums(described.descriptors, *factors, cells, len(part) * 4 ** (self.pyramid_levels - 1))
             sums = all_cells(sums, self.pyramid_levels, dtype=np.float32)
             out[...] = _normalise(sums, self.power, self.norm).reshape(out.shape)
 
-        out = np.empty((len(images), n_cells(self.pyramid_levels) * self.vocabulary_.size), np.float32)
-        size = images_per_batch(images, out.shape[1])
-        return for_batches(encode, images, out, n_jobs=self.n_jobs, batch_size=size)
+        out = empty_beside(images, (len(images), n_cells(self.pyramid_levels) * self.vocabulary_.size))
+        size, workspace = images_per_batch(images, out.shape[1]), self._workspace(images)
+        return for_batches(encode, images, out, n_jobs=self.n_jobs, batch_size=size, workspace=workspace)
+
+    def _workspace(self, images):
+        n_words, n_dims = self.vocabulary_.shape
+        depth = n_dims if self.n_dims is None else self.components_.shape[1]
+        per_cell = 8 * n_words * (2 * depth + 3 * n_dims)
+        return bytes_per_image(self.descriptor_, images, 4 * n_dims, per_cell, self.pyramid_levels)
 
     def get_feature_names_out(self, input_features=None):
         """Return names such as ``vlad_12_5_level1_cell2``: word, dimension, level and cell."""
@@ -206,22 +220,25 @@ def vlad(descriptors, vocabulary, power=0.5, norm="intra"):
 
     Parameters
     ----------
-    descriptors : ndarray of shape (n, n_dims)
-    vocabulary : ndarray of shape (n_words, n_dims)
+    descriptors : array of shape (n, n_dims)
+    vocabulary : array of shape (n_words, n_dims)
+        Both on the host, or both on a GPU.
     power, norm
         As in :class:`VLAD`.
 
     Returns
     -------
-    features : ndarray of shape (n_words * n_dims,), float32
-        Word by word the sum of descriptor less word over the descriptors to which the word is nearest, after `power`
-        and `norm`. Zeros where there are no descriptors.
+    features : array of shape (n_words * n_dims,), float32
+        In their kind of array. Word by word the sum of descriptor less word over the descriptors to which the word is
+        nearest, after `power` and `norm`. Zeros where there are no descriptors.
 
     Raises
     ------
     ValueError
         If the shapes do not fit together, there is no word, a number is NaN or beyond 1e6, or a parameter is out of
         range.
+    TypeError
+        If only one of the two lies on a GPU.
 
     Examples
     --------
@@ -233,8 +250,10 @@ def vlad(descriptors, vocabulary, power=0.5, norm="intra"):
     descriptors, vocabulary = as_words(descriptors, vocabulary)
     fraction(power, "power")
     one_of(norm, "norm", _NORMS)
-    sums = _sums(descriptors, None, vocabulary, np.zeros(len(descriptors), np.int64), 1)
-    return _normalise(sums[None].astype(np.float32), power, norm).ravel()
+    with device_of([descriptors]):
+        cells = namespace(descriptors).zeros(len(descriptors), np.int64)
+        sums = _sums(descriptors, None, vocabulary, cells, 1)
+        return _normalise(sums[None].astype(np.float32), power, norm).ravel()
 
 
 def _sums(descriptors, axes, words, cells, n_cells):
@@ -242,9 +261,11 @@ def _sums(descriptors, axes, words, cells, n_cells):
 
     Their shape is (n_cells, n_words, n_dims).
     """
-    sums = np.empty((n_cells, *words.shape))
     points = descriptors if axes is None else project(descriptors, axes)
     labels = nearest(points, words.astype(np.float32))
+    if on_device(descriptors):
+        return _array_encoders.residual_sums(descriptors, axes, words.astype(np.float64), labels, cells, n_cells)
+    sums = np.empty((n_cells, *words.shape))
     _native.kernels.residual_sums(descriptors, axes, words.astype(np.float64), labels, cells, sums)
     return sums
 
