@@ -45,12 +45,6 @@ else:
         with sklearn.config_context(array_api_dispatch=True):
             yield
 
-    @pytest.fixture(params=["cupy", "torch", "array_api_strict"])
-    def arrays(request, monkeypatch):
-        if request.param == "cupy":
-            return fake_cupy.install(monkeypatch)
-        return pytest.importorskip(request.param)
-
     def to_host(a):
         a = ToHost().transform(a)
         return a if isinstance(a, np.ndarray) else np.asarray(a)
