@@ -1,7 +1,6 @@
 import pickle
 import subprocess
 import sys
-from functools import partial
 
 import fake_cupy
 import numpy as np
@@ -18,9 +17,7 @@ from classic_cls import (
     DenseSIFT,
     LinearSVC,
     PatchKMeans,
-    RBFNystroem,
     Resize,
-    RidgeLOOClassifier,
     _arrays,
     color_histogram,
     compute_features,
@@ -265,15 +262,6 @@ def test_steps_of_the_cpu_say_so(cupy, images, name):
             transformer.fit(X)
     with pytest.raises(TypeError, match=r"This function runs on the CPU"):
         classic_cls.keypoint_sift(cupy.asarray(images))
-
-
-@pytest.mark.parametrize("model", [RBFNystroem(), RidgeLOOClassifier()], ids=lambda m: type(m).__name__)
-def test_steps_on_rows_of_the_cpu_say_so(cupy, model):
-    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
-    answer = clone(model).fit(X, y).transform if hasattr(model, "transform") else clone(model).fit(X, y).predict
-    for use in (partial(clone(model).fit, y=y), answer):
-        with pytest.raises(TypeError, match=rf"{type(model).__name__} runs on the CPU, and X .* Put ToHost\(\)"):
-            use(cupy.asarray(X))
 
 
 def test_svm_fitted_on_a_gpu_predicts_on_the_host(cupy):
