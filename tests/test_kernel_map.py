@@ -282,9 +282,17 @@ def test_rows_near_to_each_other_in_any_array_kind(arrays):
 def test_other_numbers_in_any_array_kind(arrays):
     X = np.random.default_rng(0).integers(0, 256, (40, 9), dtype=np.uint8)
     there, here = (RBFNystroem(20, random_state=0).fit(a) for a in (arrays.asarray(X), X))
-    assert here.transform(X).dtype == np.float32
+    assert there.components_.dtype == here.components_.dtype == here.transform(X).dtype == np.float32
     assert_near(there.transform(arrays.asarray(X)), here.transform(X), 1e-4)
     assert_near(here.transform(arrays.asarray(X / 2)), here.transform(X / 2), 1e-4)
+
+
+def test_no_distance_is_negative(arrays):
+    X = rows(60, dtype=np.float32, offset=100)
+    for there in (X, arrays.asarray(X)):
+        distances = to_numpy(classic_cls.kernel_map._squared_distances(there, there))
+        assert distances.min() >= 0
+        np.testing.assert_allclose(distances, ((X[:, None] - X) ** 2).sum(2), atol=0.1)
 
 
 def test_bad_rows_of_any_array_kind_are_refused(arrays):

@@ -353,6 +353,14 @@ def test_any_array_kind(arrays, shape, labels, dtype, class_weight):
             assert np.array_equal(predicted, numpys.predict(X))
 
 
+def test_scores_have_the_precision_of_the_rows(arrays):
+    X, y = problem("tall")
+    for fitted, given in (("float32", "float64"), ("float64", "float32")):
+        model = RidgeLOOClassifier([0.1]).fit(arrays.asarray(X.astype(fitted)), y)
+        for rows in (X.astype(given), arrays.asarray(X.astype(given))):
+            assert to_numpy(model.decision_function(rows)).dtype == to_numpy(model.predict_proba(rows)).dtype == given
+
+
 def test_labels_of_any_array_kind(arrays):
     X, y = problem("tall")
     model = RidgeLOOClassifier([0.1]).fit(arrays.asarray(X), arrays.asarray(y))
@@ -426,6 +434,7 @@ def test_probabilities_are_scipys():
         scores.predict_proba(X), softmax(scores.scale_ * scores.decision_function(X), axis=1), rtol=1e-14
     )
     several = RidgeLOOClassifier([0.1]).fit(*indicators())
+    np.testing.assert_array_equal(scores.predict_proba(1e6 * X).round() % 1, 0)
     expected = expit(2 * several.scale_ * several.decision_function(X))
     np.testing.assert_allclose(several.predict_proba(X), expected, rtol=1e-13)
     np.testing.assert_array_equal(several.predict_proba(1e6 * X).round() % 1, 0)
