@@ -10,7 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["benchmark", "datasets", "pipelines"],
     submod_attrs={
-        "_arrays": ["ToDevice", "ToHost"],
         "cluster": ["KMeans"],
         "datasets": ["load_dataset", "load_digits", "load_faces", "load_image_folder", "load_npz", "load_textures"],
         "deep": ["NetClassifier", "make_small_cnn", "make_small_resnet"],
@@ -56,5 +55,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plots.visual_words": ["VisualWordsDisplay"],
         "ridge": ["RidgeLOOClassifier"],
         "svm": ["LinearSVC"],
+        "to_device": ["ToDevice", "ToHost"],
     },
 )

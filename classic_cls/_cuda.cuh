@@ -15,3 +15,6 @@ __device__ inline float warp_sum(float value) {
 __device__ inline int lane() { return threadIdx.x % warpSize; }
 __device__ inline size_t first_item() { return (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / warpSize; }
 __device__ inline size_t item_stride() { return size_t(gridDim.x) * blockDim.x / warpSize; }
+
+// i / d of numbers from 0 to a million, where `inverse` is 1.f / d.
+__device__ inline int quotient(int i, float inverse) { return int((i + 0.5f) * inverse); }

@@ -16,6 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._arrays import for_device_batches, namespace, on_device, refuse_device
+from ._sending import Streamed, stack
 
 _LARGEST = 1e6  # a gradient's square must stay far inside float32
 
@@ -31,9 +32,9 @@ def read_images(X, image_shape=None, *, ragged=False, device=False, who="This fu
         refuse_device(X, who)
     if is_ragged(X):
         xp = namespace(*X)
-        images = [_one_image(image, i, xp) for i, image in enumerate(X)]
+        images = [_one_image(image, i) for i, image in enumerate(X)]
         if len({image.shape for image in images}) == 1:
-            return xp.stack(images)
+            return stack(images) if isinstance(images[0], Streamed) else xp.stack(images)
         return _checked_sizes(images, ragged)
     X = _in_native_order(X)
     if is_table(X):
@@ -43,7 +44,7 @@ def read_images(X, image_shape=None, *, ragged=False, device=False, who="This fu
             f"The images have shape {X.shape[1:]}, but image_shape={tuple(image_shape)}. "
             "Leave image_shape=None for images that are not flat rows."
         )
-    return _batch(namespace(X).asarray(X))
+    return _batch(X if on_device(X) else np.asarray(X))
 
 
 def read_any_sizes(X):
@@ -79,8 +80,8 @@ def _in_native_order(X):
     return X.astype(X.dtype.newbyteorder("=")) if foreign else X
 
 
-def _one_image(image, i, xp):
-    image = _in_native_order(xp.asarray(image))
+def _one_image(image, i):
+    image = _in_native_order(image if on_device(image) else np.asarray(image))
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
@@ -168,7 +169,7 @@ def take(images, indices):
     """Return some of the images, or of their paths: of an array an array, else a list."""
     if isinstance(images, (list, tuple)):
         return [images[i] for i in indices]
-    return images[namespace(images).asarray(indices)]
+    return images[indices if isinstance(images, Streamed) else namespace(images).asarray(indices)]
 
 
 def fit_images(estimator, X, *, ragged=False, device=False):
@@ -207,8 +208,10 @@ def as_pixels(images, *, float_type=np.float32, unit_range=False):
 
     uint8 stays as it is, bool becomes 0 and 255, uint16 is divided by 65535, other integers must lie in 0..255 and
     become uint8, floats become `float_type`. Raises ValueError for NaN, infinity and floats whose squares would leave
-    float32, and, where `unit_range` is asked for, for floats outside [0, 1].
+    float32, and, where `unit_range` is asked for, for floats outside [0, 1]. Images that are still to be sent to a GPU
+    are looked at where they lie.
     """
+    images = images.get() if isinstance(images, Streamed) else images
     xp = namespace(images)
     images = xp.asarray(images)
     if images.dtype == bool:

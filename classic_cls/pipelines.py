@@ -8,7 +8,6 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
 from . import svm
-from ._arrays import ToDevice, ToHost, check_device_name
 from ._images import one_of
 from .cluster import KMeans
 from .features.bag_of_words import BagOfVisualWords
@@ -21,6 +20,7 @@ from .features.patch_kmeans import PatchKMeans
 from .features.resize import Resize
 from .kernel_map import RBFNystroem
 from .ridge import RidgeLOOClassifier
+from .to_device import ToDevice, ToHost, check_device_name
 
 
 def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_state=None, device=None):

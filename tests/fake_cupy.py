@@ -2,6 +2,9 @@
 
 As strict as CuPy where code written for NumPy goes wrong on a GPU: no conversion to NumPy but by ``get``, no mixing of
 the two but for scalars, reductions that give arrays, no ``initial=``. What is allocated holds NaN.
+
+Kernels run at once, asynchronous copies as late as can be: when the current stream waits for them, or the host.
+`history` tells what was launched, and `problems` what no result shows.
 """
 
 import itertools
@@ -16,6 +19,9 @@ from sklearn.externals import array_api_compat
 from sklearn.externals.array_api_compat.common import _helpers
 
 from classic_cls import _arrays
+
+history = []  # ("kernel", when), ("copy", for what was launched until when it waits), ("wait",): the host for a result
+problems = []
 
 
 class ndarray:
@@ -44,6 +50,7 @@ class ndarray:
         return _wrapped(attribute)
 
     def get(self):
+        history.append(("wait",))
         return self._hidden.copy()
 
     def set(self, array, stream):
@@ -52,13 +59,20 @@ class ndarray:
             raise ValueError(f"{array.shape} {array.dtype} for {self.shape} {self.dtype}")
         if not isinstance(_memory(array), PageLocked):
             raise ValueError("an asynchronous copy from memory that is not page-locked")
+        if not self._hidden.flags.c_contiguous:
+            raise RuntimeError("Cannot set to non-contiguous array")
         if _allocated.get(id(_owner(self._hidden)), 0) > stream.waited_for:
             raise RuntimeError("the current stream may still use what lay in this memory before")
-        stream.work.append(lambda: self._hidden.__setitem__(..., array))
+        history.append(("copy", stream.waited_for))
+        stream.work.append(Copy(_Place(array, _memory(array)), _Place(self._hidden, _owner(self._hidden))))
 
     @property
     def device(self):
         return Device(0)
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self._hidden.ctypes.data)
 
     def __getitem__(self, index):
         return _on_hidden(self._hidden.__getitem__, (index,), {})
@@ -73,12 +87,15 @@ class ndarray:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self):
+        history.append(("wait",))
         return bool(self._hidden)
 
     def __float__(self):
+        history.append(("wait",))
         return float(self._hidden)
 
     def __int__(self):
+        history.append(("wait",))
         return int(self._hidden)
 
     def __index__(self):
@@ -134,15 +151,19 @@ class Stream:
         return event
 
     def wait_event(self, event):
-        self.waited_for = event.time
+        if isinstance(event.stream, CurrentStream):
+            self.waited_for = max(self.waited_for, event.time)
 
     def synchronize(self):
-        self.run(len(self.work))
+        self.record().synchronize()
 
-    def run(self, n):
-        for i in range(n):
-            work, self.work[i] = self.work[i], lambda: None
-            work()
+
+class CurrentStream(Stream):
+    """Where kernels run, each at once."""
+
+    def wait_event(self, event):
+        for copy in event.stream.work[: event.n_before]:
+            copy.run()
 
 
 class Event:
@@ -152,12 +173,51 @@ class Event:
         self.stream = None
 
     def record(self, stream=None):
-        stream = stream or Stream()
+        stream = stream or sys.modules["cupy"].current
         self.stream, self.n_before, self.time = stream, len(stream.work), next(_clock)
 
     def synchronize(self):
-        if self.stream:
-            self.stream.run(self.n_before)
+        if isinstance(self.stream, CurrentStream):
+            history.append(("wait",))
+        elif self.stream:
+            for copy in self.stream.work[: self.n_before]:
+                copy.finish()
+
+
+class Copy:
+    """A copy from page-locked memory, which must stay as it is until the host knows that the copy is over."""
+
+    def __init__(self, source, target):
+        self.source, self.target, self.copied, self.finished = source, target, None, False
+        weakref.finalize(source.owner(), self.lose_source)
+
+    def run(self):
+        if self.copied is None:
+            self.copied = self.source.array().copy()
+            self.target.array()[...] = self.copied
+
+    def finish(self):
+        self.run()
+        if not (self.finished or np.array_equal(self.source.array(), self.copied, equal_nan=True)):
+            raise RuntimeError("page-locked memory was filled anew before its copy was over")
+        self.finished = True
+
+    def lose_source(self):
+        if not self.finished:
+            problems.append("page-locked memory was given back before its copy was over")
+
+
+class _Place:
+    """Where an array lies in memory that somebody else keeps, or not."""
+
+    def __init__(self, array, owner):
+        start = np.frombuffer(owner, np.uint8).ctypes.data if isinstance(owner, PageLocked) else owner.ctypes.data
+        self.owner, self.offset, self.like = weakref.ref(owner), array.ctypes.data - start, (array.shape, array.dtype)
+
+    def array(self):
+        if self.owner() is None:
+            raise RuntimeError("a copy from or to memory that was given back")
+        return np.ndarray(*self.like, buffer=self.owner(), offset=self.offset)
 
 
 class PageLocked(bytearray):
@@ -180,14 +240,17 @@ def _memory(array):
 class Device:
     """One of two devices."""
 
-    def __init__(self, number=0):
-        self.id = number
+    current = 0
+
+    def __init__(self, number=None):
+        self.id = Device.current if number is None else number
 
     def __enter__(self):
+        self.before, Device.current = Device.current, self.id
         return self
 
     def __exit__(self, *error):
-        pass
+        Device.current = self.before
 
     def __eq__(self, other):
         return self.id == other.id
@@ -202,7 +265,12 @@ class RawModule(cuda_on_cpu.RawModule):
 
     def get_function(self, name):
         launch = super().get_function(name)
-        return lambda grid, block, args, shared_mem=0: launch(grid, block, [_launchable(a) for a in args], shared_mem)
+
+        def run(grid, block, args, shared_mem=0):
+            history.append(("kernel", next(_clock)))
+            launch(grid, block, [_launchable(a) for a in args], shared_mem)
+
+        return run
 
 
 def _launchable(argument):
@@ -233,7 +301,8 @@ class FakeCuPy(ModuleType):
         memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
         self.cuda = SimpleNamespace(runtime=runtime, Device=Device, memory=memory, Stream=Stream, Event=Event)
         self.cuda.get_elapsed_time = lambda start, stop: stop.time - start.time
-        self.cuda.get_current_stream, self.cuda.alloc_pinned_memory = Stream, PageLocked
+        self.current = CurrentStream()
+        self.cuda.get_current_stream, self.cuda.alloc_pinned_memory = lambda: self.current, PageLocked
         self.pool = SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
 
     def is_available(self):
@@ -308,6 +377,7 @@ _TRANS = {0: 0, 1: 1, 2: 2, "N": 0, "T": 1, "C": 2}
 def install(monkeypatch, threads=128, seed=0):
     """Put a fake CuPy in the place of the real one, for one test, with so many threads per block in a random order."""
     cupy = FakeCuPy()
+    history.clear(), problems.clear()
     _arrays.load_kernels.cache_clear()
     monkeypatch.setattr(_arrays, "THREADS", threads)
     monkeypatch.setattr(cuda_on_cpu, "seed", seed)

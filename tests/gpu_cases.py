@@ -6,21 +6,32 @@ from test_patch_kmeans import random_parts
 
 from classic_cls import _arrays, color_histogram, dense_sift, hog, patch_features
 
+SPACES = ["rgb", "hsv", "lab", "opponent", "gray"]
 NORMS = ["L1", "L1-sqrt", "L2", "L2-Hys"]
 ACTIVATIONS = ["triangle", "soft_threshold", "hard"]
 
 # The CUDA sources, with the types that each is compiled for.
 PIXELS = [{"Pixel": np.uint8}, {"Pixel": np.float32}]
 SOURCES = {
-    "features/color_histogram.cu": [{}],
-    "features/dense_sift.cu": PIXELS,
+    "features/color_histogram.cu": [
+        {"CHANNELS": channels, "SPACE": space, "JOINT": joint, "IN_SHARED": in_shared}
+        for channels in (1, 3)
+        for space in range(5)
+        for joint, in_shared in ((0, 1), (1, 1), (1, 0))
+        if in_shared or space < 4  # a histogram of gray levels is short
+    ],
+    "features/dense_sift.cu": [
+        {"Pixel": pixel, "CHANNELS": n, "REACH": reach}
+        for pixel in (np.uint8, np.float32)
+        for n in (1, 3)
+        for reach in (1, 3)
+    ],
     "features/hog.cu": [
-        *(
-            {"Pixel": pixel, "Number": number}
-            for pixel in (np.uint8, np.float32)
-            for number in (np.float32, np.float64)
-        ),
-        {"Pixel": np.float64, "Number": np.float64},
+        {"Pixel": pixel, "CHANNELS": channels, "RUN": run, "STAGED": staged, "EXACT": exact}
+        for pixel in (np.uint8, np.float32, np.float64)
+        for channels in (1, 3)
+        for run, staged in ((1, 1), (4, 1), (1, 0))
+        for exact in ((2,) if pixel == np.float64 else (0, 1, 2))
     ],
     "features/patch_kmeans.cu": PIXELS,
 }
@@ -45,10 +56,34 @@ def small_runs(images):
     images = images[:2, :, :36]
     gray, tall = images[..., 1], np.concatenate([images, images], 1)
     parts, nothing = random_parts(48, 40), (np.zeros(48), np.eye(48), np.zeros((40, 48)))
-    runs = [(hog, X, 9, (4, 6), (2, 2), norm) for X in as_dtypes(gray)[:2] for norm in NORMS]
-    runs += [(hog, X, 9, (4, 6), (2, 2)) for X in as_dtypes(images)]
+    runs = [(hog, gray, 9, (4, 6), (2, 2), norm) for norm in NORMS]
+    runs += [
+        (hog, X, n, cell, 2, "L2-Hys", root)
+        for pictures in (gray, images)
+        for X in as_dtypes(pictures)
+        for cell in ((4, 6), (6, 4))
+        for n, root in ((9, False), (8, False), (9, True))
+    ]
+    large = np.tile(tall[:1], (1, 3, 3, 1))  # of one cell, too large for shared memory
+    runs += [
+        (hog, X, n, large.shape[1:3], 1, "L1", root)
+        for pictures in (large[..., 1], large)
+        for X in as_dtypes(pictures)
+        for n, root in ((9, False), (8, False), (9, True))
+    ]
     runs += [(color_histogram, images, bins, "lab", True, 2, norm) for bins in (4, 25) for norm in (None, "l2")]
-    runs += [(dense_sift, X, 8, 8, 0, root) for X in as_dtypes(tall)[:2] for root in (False, True)]
+    runs += [
+        (color_histogram, X, bins, space, joint)
+        for X in (gray, images)
+        for space in SPACES
+        for bins, joint in ((7, False), (7, True), (25, True))
+    ]
+    runs += [
+        (dense_sift, X, *how, 0, root)
+        for pictures in (tall, tall[..., 1])
+        for X in as_dtypes(pictures)[:2]
+        for how, root in (((8, 8), False), ((4, 6), True))
+    ]
     runs += [(patch_features, X, *parts, 4, 2, 2, a) for X in as_dtypes(images)[:2] for a in ACTIVATIONS]
     runs += [(patch_features, images, *nothing, 4, 2, 2, "hard")]  # all are equally near
     return runs

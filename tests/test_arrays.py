@@ -18,13 +18,16 @@ from classic_cls import (
     LinearSVC,
     PatchKMeans,
     Resize,
+    ToDevice,
+    ToHost,
     _arrays,
+    _sending,
     color_histogram,
     compute_features,
     dense_sift,
     hog,
 )
-from classic_cls._arrays import ToDevice, ToHost, namespace, on_device
+from classic_cls._arrays import namespace, on_device
 
 TRANSFORMERS = [HOG(), ColorHistogram(), DenseSIFT(bin_size=(3, 4)), PatchKMeans(5, random_state=0), Resize((20, 40))]
 by_name = pytest.mark.parametrize("transformer", TRANSFORMERS, ids=lambda t: type(t).__name__)
@@ -108,9 +111,12 @@ class TestTransformers:
 def batches(monkeypatch):
     """Return a list of the sizes of batches, those included that did not fit."""
     sizes, fits = [], _arrays._fits
-    monkeypatch.setattr(
-        _arrays, "_fits", lambda work, images, out: sizes.append(len(images)) or fits(work, images, out)
-    )
+
+    def count(work, send, rows, out):
+        sizes.append(rows.stop - rows.start)
+        return fits(work, send, rows, out)
+
+    monkeypatch.setattr(_arrays, "_fits", count)
     return sizes
 
 
@@ -216,7 +222,7 @@ def test_large_arrays_go_in_pieces(cupy, monkeypatch, images, pieces, n_rows):
     many = np.concatenate([images, images[::-1]])[:11]
     for X in (many, many[::-1] / 255, many.reshape(11, -1)[:, 0].astype(float)):
         pieces.clear()
-        monkeypatch.setattr(_arrays, "_PINNED", (n_rows + 1) * X[0].nbytes - 1)
+        monkeypatch.setattr(_sending, "_PINNED", (n_rows + 1) * X[0].nbytes - 1)
         there = ToDevice().transform(X)
         assert there.dtype == X.dtype
         assert there.get().tobytes() == X.tobytes()
@@ -229,18 +235,20 @@ def test_small_arrays_go_at_once(cupy, images, pieces):
 
 
 def test_rows_larger_than_a_piece(cupy, monkeypatch, images, pieces):
-    monkeypatch.setattr(_arrays, "_PINNED", 10)
+    monkeypatch.setattr(_sending, "_PINNED", 10)
     assert ToDevice().transform(images).get().tobytes() == images.tobytes()
     assert pieces == [1] * 6
 
 
 def test_more_than_the_memory_of_the_gpu(cupy, monkeypatch, images, tmp_path):
-    monkeypatch.setattr(_arrays, "_PINNED", 100)
+    monkeypatch.setattr(_sending, "_PINNED", 100)
     many, model = np.concatenate([images] * 4), make_pipeline(ToDevice(), HOG())
     features = model.fit(images).transform(images).get()
     cupy.free = 50_000
-    with pytest.raises(MemoryError, match=r"X takes 0.0566 MiB, and the GPU has 0.0477 MiB free.*compute_features"):
-        model.transform(many)
+    with monkeypatch.context() as others:  # take memory just then
+        others.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (250_000, 1 << 40))
+        with pytest.raises(MemoryError, match=r"X takes 0.0566 MiB, and the GPU has 0.238 MiB free.*compute_features"):
+            model.transform(many)
     store = compute_features(model, many, tmp_path, chunk_size=6)
     np.testing.assert_array_equal(store.array(), np.concatenate([features] * 4))
 

@@ -1,7 +1,8 @@
-// Colour histograms on a GPU: the conventions and the numbers of color_histogram.cpp.
+// Colour histograms on a GPU: the conventions and the numbers of color_histogram.cpp. The loader defines CHANNELS (1 or
+// 3), SPACE, JOINT and whether a histogram is short enough to be IN_SHARED memory; else it is in the workspace.
 //
-// A thread block takes a cell of an image: its threads go over the pixels and raise counters in shared memory, or in
-// the workspace where a histogram is too long for that. Counts are integers, so the order of the threads cannot be seen.
+// A thread block takes a cell of an image: its threads go over the pixels and raise counters. (Many neighbours have the
+// same colour, and the same counter. In shared memory the hardware adds up a warp's increments before.) Counts are integers, so the order of the threads cannot be seen.
 #include "_cuda.cuh"
 
 enum Space { RGB, HSV, LAB, OPPONENT, GRAY };
@@ -11,12 +12,12 @@ struct Levels {
   int c[3];
 };
 
-// OpenCV's fixed point, with the quotients rounded to even: exact in floats.
+// OpenCV's fixed point. The rounded quotients are exact, though division is not: none comes near a half.
 __device__ inline Levels to_hsv(int r, int g, int b) {
   const int v = max(r, max(g, b)), d = v - min(r, min(g, b));
   const int position = v == r ? g - b : v == g ? b - r + 2 * d : r - g + 4 * d;
-  const int saturation = d * int(rintf(1044480.f / max(v, 1))) + 2048;
-  const int turn = position * int(rintf(122880.f / max(d, 1))) + 2048;
+  const int saturation = d * int(rintf(__fdividef(1044480, max(v, 1)))) + 2048;
+  const int turn = position * int(rintf(__fdividef(122880, max(d, 1)))) + 2048;
   return {{(turn < 0 ? turn + 180 * 4096 : turn) >> 12, saturation >> 12, v}};
 }
 
@@ -26,7 +27,7 @@ __device__ inline float lab_curve(float t) {
   float root = __int_as_float(int(float(__float_as_int(x)) * (1 / 3.f)) + 709921077);
   for (int halley = 0; halley < 2; ++halley) {
     const float cube = root * root * root;
-    root *= (cube + 2 * x) / (2 * cube + x);
+    root *= __fdiv_rn(cube + 2 * x, 2 * cube + x);
   }
   return t > 0.008856f ? root : 7.787f * t + 16 / 116.f;
 }
@@ -39,8 +40,8 @@ __device__ inline Levels to_lab(float r, float g, float b) {
 }
 
 // `light` is the linear light of each level of sRGB.
-__device__ inline Levels levels_of(int r, int g, int b, int space, const float* light) {
-  switch (space) {
+__device__ inline Levels levels_of(int r, int g, int b, const float* light) {
+  switch (SPACE) {
     case HSV: return to_hsv(r, g, b);
     case LAB: return to_lab(light[r], light[g], light[b]);
     case OPPONENT: return {{(r - g + 256) >> 1, (r + g - 2 * b + 512) >> 2, (r + g + b + 1) / 3}};
@@ -49,15 +50,18 @@ __device__ inline Levels levels_of(int r, int g, int b, int space, const float* 
   }
 }
 
+// Where part `i` of `n` begins, as even as they can be.
+__device__ inline int edge(int i, int size, int n) { return n == 1 ? i * size : int((long long)i * size / n); }
+
 struct Cell {
   int top, left, height, width;
-};
 
-__device__ inline Cell cell_of(int index, int height, int width, int rows, int cols) {
-  const long long i = index / cols, j = index % cols;
-  const int top = i * height / rows, left = j * width / cols;
-  return {top, left, int((i + 1) * height / rows) - top, int((j + 1) * width / cols) - left};
-}
+  __device__ Cell(int index, int image_height, int image_width, int rows, int cols) {
+    const int i = cols == 1 ? index : index / cols, j = index - i * cols;
+    top = edge(i, image_height, rows), left = edge(j, image_width, cols);
+    height = edge(i + 1, image_height, rows) - top, width = edge(j + 1, image_width, cols) - left;
+  }
+};
 
 // scale[c] turns a level into its bin, floor(level * bins / levels). A joint histogram's counter is the sum of bin times
 // stride[c]; the others' histograms begin at first[c].
@@ -67,20 +71,22 @@ struct Binning {
   __device__ int bin(const Levels& levels, int c) const { return levels.c[c] * scale[c] >> 15; }
 };
 
-__device__ inline void count(const unsigned char* image, int width, int channels, const Cell& cell, int space,
-                             int n_channels, int joint, const Binning& binning, const float* light,
-                             unsigned int* counters) {
-  for (int i = threadIdx.x; i < cell.height * cell.width; i += blockDim.x) {
-    const size_t at = size_t(cell.top + i / cell.width) * width + cell.left + i % cell.width;
-    const unsigned char* pixel = image + at * channels;
-    const int last = channels - 1;
-    const Levels levels = levels_of(pixel[0], pixel[min(1, last)], pixel[last], space, light);
+// `image` begins with the cell.
+__device__ inline void count(const unsigned char* image, int width, const Cell& cell, const Binning& binning,
+                             const float* light, unsigned int* counters) {
+  constexpr int n_channels = SPACE == GRAY ? 1 : 3, last = CHANNELS - 1;
+  const int down = blockDim.x / cell.width, right = blockDim.x % cell.width;
+  int row = threadIdx.x / cell.width, col = threadIdx.x % cell.width;
+  while (row < cell.height) {
+    const unsigned char* pixel = image + (row * width + col) * CHANNELS;
+    const Levels levels = levels_of(pixel[0], pixel[min(1, last)], pixel[last], light);
     int index = 0;
-    for (int c = 0; c < n_channels; ++c) {
-      if (joint) index += binning.bin(levels, c) * binning.stride[c];
+    for (int c = 0; c < n_channels; ++c)
+      if (JOINT) index += binning.bin(levels, c) * binning.stride[c];
       else atomicAdd(counters + binning.first[c] + binning.bin(levels, c), 1u);
-    }
-    if (joint) atomicAdd(counters + index, 1u);
+    if (JOINT) atomicAdd(counters + index, 1u);
+    row += down, col += right;
+    if (col >= cell.width) ++row, col -= cell.width;
   }
 }
 
@@ -95,25 +101,24 @@ __device__ inline unsigned long long sum_of_squares(const unsigned int* counters
   return total;
 }
 
-// `workspace` holds the counters of every cell, or nothing where they fit into shared memory.
-extern "C" __global__ void color_histogram(const unsigned char* images, int height, int width, int channels, int space,
-                                           int joint, int rows, int cols, int norm, int n_channels, int n_bins,
-                                           const int* binning, const float* light, int use_workspace,
+extern "C" __global__ void color_histogram(const unsigned char* images, int height, int width, int rows, int cols,
+                                           int norm, int n_bins, const int* binning, const float* light,
                                            unsigned int* workspace, float* features) {
-  extern __shared__ unsigned int shared_counters[];
-  unsigned int* counters = use_workspace ? workspace + size_t(blockIdx.x) * n_bins : shared_counters;
+  extern __shared__ unsigned int memory[];
+  unsigned int* counters = IN_SHARED ? memory : workspace + size_t(blockIdx.x) * n_bins;
   for (int k = threadIdx.x; k < n_bins; k += blockDim.x) counters[k] = 0;
   __syncthreads();
-  const unsigned char* image = images + size_t(blockIdx.x / (rows * cols)) * height * width * channels;
-  const Cell cell = cell_of(blockIdx.x % (rows * cols), height, width, rows, cols);
-  count(image, width, channels, cell, space, n_channels, joint, *(const Binning*)binning, light, counters);
+  const int image = blockIdx.x / (rows * cols);
+  const Cell cell(blockIdx.x - image * (rows * cols), height, width, rows, cols);
+  const unsigned char* pixels = images + (size_t(image) * height * width + cell.top * width + cell.left) * CHANNELS;
+  count(pixels, width, cell, *(const Binning*)binning, light, counters);
   __syncthreads();
   float size = 1;
   if (norm == COUNTS_L2) size = float(sqrt(double(sum_of_squares(counters, n_bins))));
-  else if (norm != NONE) size = float(cell.height * cell.width * (joint ? 1 : n_channels));
+  else if (norm != NONE) size = float(cell.height * cell.width * (JOINT || SPACE == GRAY ? 1 : 3));
   float* to = features + size_t(blockIdx.x) * n_bins;
   for (int k = threadIdx.x; k < n_bins; k += blockDim.x) {
-    const float share = counters[k] / size;
-    to[k] = norm == HELLINGER ? sqrtf(share) : share;
+    const float share = __fdiv_rn(counters[k], size);
+    to[k] = norm == HELLINGER ? __fsqrt_rn(share) : share;
   }
 }

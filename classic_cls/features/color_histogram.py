@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._arrays import SHARED_MEMORY, empty_beside, load_kernels, namespace, on_device
+from .._arrays import SHARED_MEMORY, empty_beside, load_kernels, namespace, on_device, threads_for
 from .._images import (
     as_pixels,
     fit_images,
@@ -308,25 +308,21 @@ def _levels(images, clip):
 
 
 def _launch_kernel(pixels, bins, color_space, joint, grid, norm, out):
-    xp, (n, *shape) = namespace(pixels), pixels.shape
+    xp, (n, height, width, channels) = namespace(pixels), pixels.shape
     n_bins = out.shape[1] // (grid[0] * grid[1])
     n_cells = n * grid[0] * grid[1]
     in_shared = n_bins * 4 <= SHARED_MEMORY - 1024
-    workspace = xp.empty(1 if in_shared else n_cells * n_bins, np.uint32)
-    arguments = list(_CHANNELS).index(color_space), joint, *grid, (_NORMS[1:].index(norm) + 1 if norm != "none" else 0)
-    load_kernels("features/color_histogram.cu").launch(
+    norms = _NORMS[1:].index(norm) + 1 if norm != "none" else 0
+    names = {"CHANNELS": channels, "SPACE": list(_CHANNELS).index(color_space), "JOINT": int(joint)}
+    load_kernels("features/color_histogram.cu", **names, IN_SHARED=int(in_shared)).launch(
         "color_histogram",
         n_cells,
-        pixels,
-        *shape,
-        *arguments,
-        len(bins),
-        n_bins,
+        *(pixels, height, width, *grid, norms, n_bins),
         xp.asarray(_binning(bins, color_space)),
         xp.asarray(_linear_light()),
-        not in_shared,
-        workspace,
+        xp.empty(1 if in_shared else n_cells * n_bins, np.uint32),
         out,
+        threads=threads_for(max(n_bins, height * width // (grid[0] * grid[1]))),
         shared=4 * n_bins if in_shared else 0,
     )
 

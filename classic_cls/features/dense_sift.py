@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from .. import _native
-from .._arrays import WARP, blocks_for, empty_beside, load_kernels, namespace, on_device, threads_for
+from .._arrays import empty_beside, load_kernels, namespace, on_device, threads_for
 from .._images import as_pixels, fit_images, for_batches, positive_int, read_images, transform_images
 
 _N_DIMS = 128  # 4 x 4 bins of 8 directions
@@ -295,7 +295,7 @@ def _fill(images, out, geometry):
     pixels, edges = as_pixels(images), geometry.edges(images.shape[1:])
     for i, bin_size in enumerate(geometry.bin_sizes):
         if on_device(pixels):
-            _launch_kernels(pixels, geometry, bin_size, edges[i], out)
+            _launch_kernel(pixels, geometry, bin_size, edges[i], out)
             continue
         part = out[:, edges[i] : edges[i + 1]]
         _native.kernels.dense_sift(pixels, geometry.step, bin_size, geometry.contrast_threshold, geometry.root, part)
@@ -304,46 +304,68 @@ def _fill(images, out, geometry):
 # --- On a GPU ---------------------------------------------------------------------------------------------------------
 
 
-class _Nodes:
-    """The points on which all bins of one size are centred, every `spacing` pixels."""
+_ROOM = 12 << 10  # bytes of shared memory for bins, for pixels, for stretches: so that many tiles are at work at once
+_LARGEST_BIN = 700  # of three rows of pixels, the tile of one descriptor just fits
 
-    def __init__(self, image_shape, geometry, bin_size):
-        self.rows, self.cols = geometry.grid(image_shape, bin_size)
-        self.spacing = math.gcd(geometry.step, bin_size)
-        self.reach, self.hop = bin_size // self.spacing, geometry.step // self.spacing  # in nodes
-        self.down, self.across = ((n - 1) * self.hop + 3 * self.reach + 1 for n in (self.rows, self.cols))
-        self.pixel_rows = min(image_shape[0], (self.down - 1) * self.spacing + bin_size)
+
+class _Tiles:
+    """How the kernel cuts images into tiles; dense_sift.cu has the words."""
+
+    def __init__(self, size, step, bin_size, grid):
+        self.size, self.step, self.bin_size, self.grid = size, step, bin_size, grid
+        self.spacing, self.rows, self.cols = math.gcd(step, bin_size), *grid
+        while self.rows * self.cols > 1 and 32 * math.prod(self._nodes()) > _ROOM:
+            if self.rows >= self.cols:
+                self.rows = -(-self.rows // 2)
+            else:
+                self.cols = -(-self.cols // 2)
+        if self.rows * self.cols == 1:
+            self.spacing = bin_size  # there are no bins between
+        self.down, self.across = (n + 2 * self.reach - 1 for n in self._nodes())  # stretches
+        self.pitch = self.across + (2 - self.across) % 16  # so that the directions lie in different banks
+        self.gray_pitch = min(size[1], self.across * self.spacing) + 2
+        rows = min(_ROOM // (64 * self.pitch), _ROOM // (4 * self.gray_pitch) - 2, self.down * self.spacing)
+        self.band = max(1, rows)
+        self.gray_size = -(-self.gray_pitch * (min(size[0], self.band) + 2) // 2) * 2
+
+    @property
+    def reach(self):
+        """Size of a bin in units of the spacing."""
+        return self.bin_size // self.spacing
+
+    def _nodes(self):
+        return [(n - 1) * (self.step // self.spacing) + 3 * self.reach + 1 for n in self._both()]
+
+    def _both(self):
+        return self.rows, self.cols
+
+    def launch(self, n_images):
+        """Return the thread blocks, what the kernel has to know, and the threads and shared memory of a block."""
+        tiles = [-(-n // k) for n, k in zip(self.grid, self._both(), strict=True)]
+        numbers = *self.size, self.step, self.bin_size, self.spacing, *self.grid, *self._both(), *tiles
+        shared = 32 * math.prod(self._nodes()) + 4 * self.gray_size + 64 * self.pitch * self.band
+        threads = threads_for(max(8 * self.rows * self.cols, self.band * self.across))
+        numbers = *numbers, self.band, self.gray_pitch, self.pitch, self.gray_size
+        return n_images * math.prod(tiles), numbers, {"threads": threads, "shared": shared}
 
 
 def _workspace(image_shape, geometry):
     """Return about how many bytes of a GPU's memory an image needs."""
     geometry.check(image_shape)
-    nodes = [_Nodes(image_shape, geometry, bin_size) for bin_size in geometry.bin_sizes]
-    most = max(each.across * (each.pixel_rows + each.down) for each in nodes)
-    return 4 * (8 * most + math.prod(image_shape) + _N_DIMS * geometry.edges(image_shape)[-1])
+    return 4 * (math.prod(image_shape) + _N_DIMS * geometry.edges(image_shape)[-1])
 
 
-def _launch_kernels(pixels, geometry, bin_size, first, out):
-    xp, (n, height, width, channels) = namespace(pixels), pixels.shape
-    nodes = _Nodes(pixels.shape[1:], geometry, bin_size)
-    rows = xp.empty((n, nodes.pixel_rows, nodes.across, 8), np.float32)
-    bins = xp.empty((n, nodes.down, nodes.across, 8), np.float32)
-    kernels = load_kernels("features/dense_sift.cu", Pixel=pixels.dtype)
-
-    threads = threads_for(nodes.across * 8, 8 * 4)
-    blocks = -(-nodes.across * 8 // threads)
-    shape = height, width, channels, nodes.spacing, bin_size, nodes.across, nodes.pixel_rows, blocks
-    n_blocks, shared = n * nodes.pixel_rows * blocks, 8 * 4 * (threads + 1)
-    kernels.launch("sift_rows", n_blocks, pixels, *shape, rows, threads=threads, shared=shared)
-
-    shape = n, nodes.pixel_rows, nodes.spacing, bin_size, nodes.down, nodes.across
-    kernels.launch("sift_bins", blocks_for(bins.size), rows, *shape, bins)
-
-    shape = n, nodes.down, nodes.across, nodes.reach, nodes.hop, nodes.rows, nodes.cols
+def _launch_kernel(pixels, geometry, bin_size, first, out):
+    if bin_size > _LARGEST_BIN:
+        raise ValueError(f"bin_size={bin_size}; on a GPU at most {_LARGEST_BIN} is possible. Resize(size) helps.")
+    n, *shape, channels = pixels.shape
+    tiles = _Tiles(tuple(shape), geometry.step, bin_size, geometry.grid(shape, bin_size))
+    n_blocks, numbers, how = tiles.launch(n)
     # Contrast is per pixel, for an image in [0, 1]; the votes are 2 * 255 times as large.
     least = geometry.contrast_threshold * 510 * (3 * bin_size + 1) ** 2
-    rest = xp.asarray(_window(bin_size)), float(least), geometry.root, first, out.shape[1]
-    kernels.launch("sift_descriptors", blocks_for(n * nodes.rows * nodes.cols * WARP), bins, *shape, *rest, out)
+    rest = namespace(pixels).asarray(_window(bin_size)), float(least), geometry.root, first, out.shape[1]
+    kernels = load_kernels("features/dense_sift.cu", Pixel=pixels.dtype, CHANNELS=channels, REACH=tiles.reach)
+    kernels.launch("dense_sift", n_blocks, pixels, *numbers, *rest, out, **how)
 
 
 def _window(bin_size):

@@ -7,8 +7,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._arrays import SHARED_MEMORY, WARP, blocks_for, empty_beside, load_kernels, namespace, on_device, threads_for
+from .._arrays import empty_beside, load_kernels, namespace, on_device
 from .._images import as_pixels, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
+from ._hog_tiles import Tiles
 
 _BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
 
@@ -216,7 +217,7 @@ def _describe(images, geometry, n_jobs):
 
     def describe(part, out):
         pixels = _pixels(part, geometry.transform_sqrt)
-        run = _launch_kernels if on_device(pixels) else _native.kernels.hog
+        run = _launch_kernel if on_device(pixels) else _native.kernels.hog
         run(
             pixels,
             geometry.orientations,
@@ -235,7 +236,7 @@ def _describe(images, geometry, n_jobs):
 
 def _pixels(images, transform_sqrt):
     pixels = as_pixels(images, float_type=np.float64 if images.dtype == np.float64 else np.float32)
-    if transform_sqrt and pixels.min() < 0:
+    if transform_sqrt and pixels.dtype != np.uint8 and pixels.min() < 0:
         raise ValueError(
             f"transform_sqrt=True takes square roots, but the smallest pixel is {float(pixels.min()):.6g}."
         )
@@ -245,48 +246,37 @@ def _pixels(images, transform_sqrt):
 # --- On a GPU ---------------------------------------------------------------------------------------------------------
 
 
-def _launch_kernels(images, orientations, cell, block, block_norm, transform_sqrt, out):
-    xp, (n, height, width, channels) = namespace(images), images.shape
-    down, across = height // cell[0], width // cell[1]
-    number = _precision(images, orientations, block_norm, transform_sqrt)
-    white = 255 if images.dtype == np.uint8 and number == np.float32 else 1
-    scale = np.float64(1 / (cell[0] * cell[1] * white))
-    tables = [xp.asarray(table.astype(number)) for table in (_levels(transform_sqrt), _thresholds(orientations))]
-    tables.append(_of_levels(images, number))
-    cells = xp.empty((n, down, across, orientations), np.float32)
-    kernels = load_kernels("features/hog.cu", Pixel=images.dtype, Number=number)
-    histogram = orientations * np.dtype(number).itemsize  # one per thread, and room for one more
-    threads = threads_for(across * cell[1], histogram)
-    _check_orientations(orientations, threads, histogram)
-    shared = (threads + 1) * histogram
-    shape = height, width, channels, orientations, *cell, transform_sqrt
-    kernels.launch("hog_cells", n * down, images, *shape, scale, *tables, cells, threads=threads, shared=shared)
-    n_blocks = (down - block[0] + 1) * (across - block[1] + 1)
-    norm = _BLOCK_NORMS.index(block_norm)
-    kernels.launch(
-        "hog_blocks", blocks_for(n * n_blocks * WARP), cells, n, down, across, orientations, *block, norm, out
+_MOST_ORIENTATIONS = 500  # hog.cu says why
+
+
+def _launch_kernel(images, orientations, cell, block, block_norm, transform_sqrt, out):
+    xp, (n, *shape) = namespace(images), images.shape
+    if orientations > _MOST_ORIENTATIONS:
+        raise ValueError(f"orientations={orientations}; on a GPU at most {_MOST_ORIENTATIONS} are possible.")
+    tiles = Tiles(shape, images.itemsize, images.data.ptr, orientations, cell, block)
+    names = {"Pixel": images.dtype, "CHANNELS": shape[2], "RUN": tiles.run, "STAGED": int(tiles.staged)}
+    exact = _precision(images, orientations, transform_sqrt)
+    load_kernels("features/hog.cu", **names, EXACT=exact).launch(
+        "hog",
+        n * tiles.per_image,
+        images,
+        *tiles.numbers(),
+        orientations,
+        _BLOCK_NORMS.index(block_norm),
+        transform_sqrt,
+        xp.asarray(_levels(transform_sqrt)),
+        xp.asarray(_thresholds(orientations)),
+        tiles.in_workspace,
+        xp.empty(max(1, n * tiles.per_image * tiles.in_workspace), np.float32),
+        out,
+        **tiles.launch(),
     )
 
 
-def _precision(images, orientations, block_norm, transform_sqrt):
-    """Return float64 where rounding may decide a bin; hog.cpp says when that is."""
-    careful = images.dtype == np.float64 or images.shape[3] > 1 or transform_sqrt
-    return np.float64 if careful or orientations % 4 == 0 or block_norm == "L1-sqrt" else np.float32
-
-
-def _of_levels(images, number):
-    """Tell of which images all pixels are float32 that stand for some k / 255, (n,) uint8, where that matters."""
-    xp = namespace(images)
-    if images.dtype != np.float32 or number == np.float32:
-        return xp.zeros(len(images), np.uint8)
-    levels = images.astype(np.float64) * 255
-    return (xp.abs(levels - xp.rint(levels)) < 3e-5).all(axis=(1, 2, 3)).astype(np.uint8)
-
-
-def _check_orientations(orientations, threads, histogram):
-    if threads < 1:
-        most = SHARED_MEMORY * orientations // (2 * histogram)
-        raise ValueError(f"orientations={orientations}; on a GPU at most {most} are possible.")
+def _precision(images, orientations, transform_sqrt):
+    """Return which gradients are found in double precision, as hog.cu numbers them: where rounding may decide a bin."""
+    always = images.dtype == np.float64 or transform_sqrt
+    return 2 if always else int(orientations % 4 == 0)
 
 
 def _levels(transform_sqrt):

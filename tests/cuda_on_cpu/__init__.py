@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
+KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\([\d, ]+\))?\s+(\w+)\(')
 _DYNAMIC_SHARED = re.compile(r"extern __shared__ ([\w ]+) (\w+)\[\];")
 _FENCE = 4096  # bytes on either side of an array that a kernel must not touch
 _POISON = b"\xad\xdb\xba\xff"  # as float32, a NaN that changes its bits in any sum or product

@@ -27,6 +27,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("cuda_shared")))
 
 using std::max;
@@ -34,6 +35,12 @@ using std::min;
 
 struct dim3 {
   unsigned x, y, z;
+};
+struct uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
 };
 static dim3 gridDim, blockDim, blockIdx, threadIdx;
 static const int warpSize = 32;
@@ -273,6 +280,18 @@ T atomicAdd(T* place, T value) {
   *place += value;
   return before;
 }
+
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which) {
+  const uint64_t bytes = uint64_t(high) << 32 | low;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) result |= (bytes >> 8 * (which >> 4 * i & 7) & 0xff) << 8 * i;
+  return result;
+}
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline float __saturatef(float x) { return x > 0 ? min(x, 1.f) : 0; }
+inline float __fsqrt_rn(float x) { return std::sqrt(x); }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fdividef(float a, float b) { return a / b; }
 
 inline int __float_as_int(float x) {
   int bits;
