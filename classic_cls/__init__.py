@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.read_images": ["ReadImages", "iter_pictures", "read_pictures", "write_skipped"],
         "features.resize": ["Resize", "resize"],
         "features.vlad": ["VLAD", "vlad"],
+        "host_predictions": ["HostPredictions"],
         "kernel_map": ["RBFNystroem"],
         "onnx": ["OnnxClassifier"],
         "onnx_export": ["export_onnx"],

@@ -43,7 +43,8 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
     random_state : int, RandomState or None, default=None
         Seed of whatever in the pipeline draws at random.
     device : {"cuda", "cuda:0", "cuda:1", ...}, default=None
-        A GPU for the steps that can run on one, see :func:`make_hog_svm`; None means the CPU for all.
+        A GPU for all steps, from the images to the scores: :class:`ToDevice` comes first. X stays an array on the host,
+        and so do labels; probabilities lie on the GPU, see :func:`make_hog_svm`. None means the CPU.
 
     Returns
     -------
@@ -65,10 +66,9 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
     """
     n_patches, n_components, n_dims = _PRESETS[one_of(preset, "preset", tuple(_PRESETS))]
     options = {"n_jobs": n_jobs, "random_state": random_state}
-    hog = Pipeline([*_hog(None, n_jobs), *_to_host(device)])
-    parts = [("patches", _patches(n_patches, 6, ((2, 2), (3, 3)), options, device)), ("hog", hog)]
+    parts = [("patches", _patches(n_patches, 6, ((2, 2), (3, 3)), options)), ("hog", Pipeline(_hog(None, n_jobs)))]
     if preset != "fast":
-        parts += [("patches9", _patches(n_patches, 9, (3, 3), options, device)), ("fisher", _fisher(options, device))]
+        parts += [("patches9", _patches(n_patches, 9, (3, 3), options)), ("fisher", _fisher(options))]
     kernel = RBFNystroem(n_components, standardize=True, n_dims=n_dims, random_state=random_state)
     features = Pipeline([("descriptors", FeatureUnion(parts)), ("kernel", kernel)])
     flips = FlipAverage(features, max_images=n_components, random_state=random_state, image_shape=image_shape)
@@ -80,17 +80,17 @@ def make_baseline(preset="balanced", *, image_shape=None, n_jobs=None, random_st
 _PRESETS = {"fast": (160, 2500, 600), "balanced": (400, 8000, 1500), "best": (800, 16000, 2000)}
 
 
-def _patches(n_clusters, patch_size, pool, options, device):
+def _patches(n_clusters, patch_size, pool, options):
     patches = PatchKMeans(n_clusters, patch_size, 1, pool, "soft_threshold", dictionary="spherical", **options)
     root = FunctionTransformer(np.sqrt, feature_names_out="one-to-one")  # evens out rare, strong responses
     resize = Resize((32, 32), n_jobs=options["n_jobs"])
-    return Pipeline([("resize", resize), ("patches", patches), ("root", root), *_to_host(device)])
+    return Pipeline([("resize", resize), ("patches", patches), ("root", root)])
 
 
-def _fisher(options, device):
+def _fisher(options):
     sift = DenseSIFT(step=4, bin_size=(4, 6), root=True)
     resize = Resize((96, 96), n_jobs=options["n_jobs"])
-    return Pipeline([("resize", resize), ("fisher", FisherVector(sift, **options)), *_to_host(device)])
+    return Pipeline([("resize", resize), ("fisher", FisherVector(sift, **options))])
 
 
 def make_hog_svm(*, image_shape=None, n_jobs=None, random_state=None, device=None):
@@ -106,9 +106,10 @@ def make_hog_svm(*, image_shape=None, n_jobs=None, random_state=None, device=Non
         Seed of whatever in the pipeline draws at random.
     device : {"cuda", "cuda:0", "cuda:1", ...}, default=None
         A GPU for the steps that can run on one: :class:`ToDevice` comes first, :class:`ToHost` before what runs on
-        the CPU alone, and the SVM is :class:`classic_cls.LinearSVC`. X stays an array on the host, and so do labels.
-        None means the CPU for all. ``set_params(to_device="passthrough")`` takes a fitted pipeline to a machine
-        without a GPU.
+        the CPU alone, and the SVM is :class:`classic_cls.LinearSVC`. X stays an array on the host, and so do labels;
+        scores lie on the GPU, and :class:`HostPredictions` around the pipeline brings them back for metrics. None
+        means the CPU for all. ``set_params(to_device="passthrough")`` takes a fitted pipeline to a machine without a
+        GPU.
 
     Returns
     -------

@@ -5,19 +5,22 @@ from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve, qr, solve_triangular
+from scipy.linalg import LinAlgError
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.externals.array_api_compat import array_namespace
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import check_random_state, compute_sample_weight, gen_batches
+from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight, gen_batches
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from ._arrays import refuse_device
+from ._array_api import beside, read_labelled_rows, read_rows, to_numpy
+from ._arrays import device_of
 from ._images import positive_int
-from ._linalg import cholesky
+from ._linalg import cholesky, diagonal_view, solve_triangular
 
+_TAKES_SPARSE = "sklearn.linear_model.RidgeClassifier"
 _ALPHAS = tuple(10.0**k for k in np.arange(-5, 3.5, 0.5))
 _ROWS = 4096  # at a time
 
@@ -30,6 +33,9 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
     errors of models fitted without one row follow from the fit with all rows; they choose alpha, and their spread
     gives the probabilities. scikit-learn's RidgeClassifierCV does the same with decompositions that take too long for
     tens of thousands of rows and thousands of features; here a value of alpha costs one Cholesky factorisation.
+
+    The array type of X decides where that runs. Labels, and what was fitted, lie on the host: a model fitted on a GPU
+    predicts without one.
 
     Parameters
     ----------
@@ -85,6 +91,8 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array of shape (n, n_features)
+            NumPy, CuPy, torch or another array-API array, or a data frame. float32 and float64 are read as they are,
+            other numbers as float32.
         y : array of shape (n,), or indicator matrix of shape (n, n_labels)
             Labels, numbers or strings; an indicator matrix where a row may have several or none.
 
@@ -96,10 +104,12 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If X holds NaN or infinity, y has one class only, or an alpha is not positive.
+        TypeError
+            If X is sparse.
         """
-        refuse_device(X, type(self).__name__)
-        X, y = validate_data(self, X, y, dtype=[np.float32, np.float64], multi_output=True)
-        return self._fit(y, X.dtype, partial(_problem, X))
+        X, y = read_labelled_rows(self, X, y, takes_sparse=_TAKES_SPARSE, others="float32", multi_output=True)
+        with device_of(X):
+            return self._fit(y, to_numpy(X[:1, :1]).dtype, partial(_problem, X))
 
     def _fit(self, y, dtype, make_problem):
         """Fit to the problem that ``make_problem(targets, weights, rows to leave out)`` returns."""
@@ -134,31 +144,35 @@ class RidgeLOOClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array of shape (n, n_features)
+            In any kind of array.
 
         Returns
         -------
-        scores : ndarray of shape (n, n_classes), or (n,) for two classes
-            About 1 for the class and -1 for the others.
+        scores : array of shape (n, n_classes), or (n,) for two classes
+            About 1 for the class and -1 for the others. In the array type and precision of X.
         """
         check_is_fitted(self)
-        refuse_device(X, type(self).__name__)
-        X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        scores = X @ self.coef_.T + self.intercept_
+        X = read_rows(self, X, reset=False, takes_sparse=_TAKES_SPARSE, others="float32")
+        with device_of(X):
+            scores = X @ beside(X, self.coef_, X.dtype).T + beside(X, self.intercept_, X.dtype)
         return scores[:, 0] if scores.shape[1] == 1 and not self._multilabel else scores
 
     def predict(self, X):
-        """Return the class of each row, or 0 and 1 for each label of an indicator matrix."""
-        scores = self.decision_function(X)
+        """Return the class of each row, or 0 and 1 for each label of an indicator matrix: on the host whatever X is."""
+        scores = to_numpy(self.decision_function(X))
         if self._multilabel:
             return (scores > 0).astype(int)
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
 
     def predict_proba(self, X):
-        """Return probabilities of shape (n, n_classes), from the scale that suits the rows left out best."""
+        """Return probabilities of shape (n, n_classes), from the scale that suits the rows left out best.
+
+        In the array type and precision of X, as `decision_function`; :class:`HostPredictions` brings them to the host.
+        """
         scores = self.decision_function(X) * self.scale_
         if self._multilabel:
-            return expit(2 * scores)
-        return softmax(np.column_stack([-scores, scores]) if scores.ndim == 1 else scores, axis=1)
+            return _expit(2 * scores)
+        return _softmax(array_namespace(scores).stack([-scores, scores], axis=1) if scores.ndim == 1 else scores)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -185,55 +199,81 @@ class _Problem:
 
     def __init__(self, mean, target_mean, gram, moments, n_rows, left_out, rotation=None):
         self.mean, self.target_mean, self.gram, self.moments = mean, target_mean, gram, moments
-        self.left_out = left_out._replace(rows=left_out.rows.astype(np.float64))
+        xp = array_namespace(gram)
+        self.left_out = left_out._replace(rows=xp.astype(left_out.rows, xp.float64))
         self.rotation = rotation
-        self.scale = np.trace(gram) / n_rows
+        self.scale = float(xp.linalg.trace(gram)) / n_rows
         if self.scale <= (10 * np.finfo(mean.dtype).eps) ** 2 * (mean @ mean):  # no more than rounding
             self.scale = 1.0
 
     def solve(self, alpha):
         """Return the solution for one alpha; of infinite error where alpha is too small for one."""
-        matrix = self.gram.copy()
-        matrix.flat[:: len(matrix) + 1] += alpha * self.scale
         try:
-            factor = cholesky(matrix)
+            factor = cholesky(self._matrix(alpha))
         except LinAlgError:  # features depend on each other, and alpha is below the rounding of their products
             return _Solution(alpha, None, None, np.inf)
-        weights = cho_solve((factor, True), self.moments, check_finite=False)
+        weights = solve_triangular(factor, solve_triangular(factor, self.moments), transposed=True, overwrite_b=True)
         rows, targets, row_weights, shares = self.left_out
-        half = solve_triangular(factor, rows.T, lower=True, check_finite=False)
-        leverages = row_weights[:, None] * np.einsum("ij,ij->j", half, half)[:, None] + shares[:, None]
-        residuals = (targets - self.target_mean - rows @ weights) / np.maximum(1 - leverages, 1e-6)
+        predicted, lengths = to_numpy(rows @ weights), to_numpy(_square_lengths(solve_triangular(factor, rows.T)))
+        leverages = row_weights[:, None] * lengths[:, None] + shares[:, None]
+        residuals = (targets - self.target_mean - predicted) / np.maximum(1 - leverages, 1e-6)
         error = float(np.average((residuals**2).mean(1), weights=row_weights))
-        weights = weights if self.rotation is None else self.rotation @ weights
+        weights = to_numpy(weights if self.rotation is None else self.rotation @ weights)
         return _Solution(alpha, weights, targets - residuals, error)
+
+    def _matrix(self, alpha):
+        matrix = array_namespace(self.gram).asarray(self.gram, copy=True)
+        diagonal = diagonal_view(matrix)
+        diagonal += alpha * self.scale
+        return matrix
+
+
+def _square_lengths(columns):
+    """Return the squared lengths of columns, which are overwritten."""
+    columns *= columns
+    return array_namespace(columns).sum(columns, axis=0)
 
 
 def _problem(X, Y, weights, chosen):
-    share = weights / weights.sum()
-    mean, target_mean = share @ X, share @ Y
+    """Return the problem for rows of any kind; targets and weights are NumPy's."""
+    xp, share = array_namespace(X), weights / weights.sum()
+    mean, target_mean = beside(X, share) @ X, share @ Y
     rotation, X, center = _narrowed(X, mean)
-    gram, moments = _normal_equations(X, Y - target_mean, center, weights)
-    left_out = _LeftOut(X[chosen] - center, Y[chosen], weights[chosen], share[chosen])
-    return _Problem(mean, target_mean, gram, moments, len(X), left_out, rotation)
+    gram, moments = _normal_equations(X, beside(X, Y - target_mean), center, beside(X, weights))
+    left_out = _LeftOut(xp.take(X, beside(X, chosen), axis=0) - center, Y[chosen], weights[chosen], share[chosen])
+    return _Problem(to_numpy(mean), target_mean, gram, moments, X.shape[0], left_out, rotation)
 
 
 def _narrowed(X, mean):
     """Return (Q, X Q, center): rows of fewer numbers with the same dot products, where rows are fewer than columns."""
-    if len(X) >= X.shape[1]:
+    xp = array_namespace(X)
+    if X.shape[0] >= X.shape[1]:
         return None, X, mean
-    rotation, rotated = qr((X - mean).T.astype(np.float64), mode="economic", check_finite=False)
-    return rotation, rotated.T, np.zeros(len(X))
+    rotation, rotated = xp.linalg.qr(xp.astype((X - mean).T, xp.float64))
+    return rotation, rotated.T, xp.zeros_like(rotated[0, :])
 
 
 def _normal_equations(X, Y, center, weights):
-    gram, moments = 0, 0
-    for rows in gen_batches(len(X), _ROWS):
-        centered = (X[rows] - center).astype(X.dtype)
+    xp, gram, moments = array_namespace(X), 0, 0
+    for rows in gen_batches(X.shape[0], _ROWS):
+        centered = xp.astype(X[rows, :] - center, X.dtype, copy=False)
         weighted = centered * weights[rows, None]
-        gram = gram + (weighted.T @ centered).astype(np.float64)
-        moments = moments + weighted.T.astype(np.float64) @ Y[rows]
+        gram = gram + xp.astype(weighted.T @ centered, xp.float64)
+        moments = moments + xp.astype(weighted.T, xp.float64) @ Y[rows, :]
     return gram, moments
+
+
+def _expit(scores):
+    """Return 1 / (1 + exp(-scores)), without overflow."""
+    xp, small = array_namespace(scores), array_namespace(scores).exp(-abs(scores))
+    return xp.where(scores > 0, 1.0, small) / (1 + small)
+
+
+def _softmax(scores):
+    """Return the rows' exponentials, divided by their sum."""
+    xp = array_namespace(scores)
+    shares = xp.exp(scores - xp.max(scores, axis=1, keepdims=True))
+    return shares / xp.sum(shares, axis=1, keepdims=True)
 
 
 def _search(solve, alphas):

@@ -7,11 +7,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.externals.array_api_compat import array_namespace, device
-from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._array_api import beside, elsewhere, read_rows, refuse_sparse, to_numpy
+from ._array_api import beside, read_labelled_rows, read_rows, to_numpy
 
 _TAKES_SPARSE = "sklearn.svm.LinearSVC"
 _LARGEST_MATRIX = 8192  # rows of the largest preconditioner: 256 MiB in float32, and seconds to invert
@@ -130,7 +130,8 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
             If `max_iter` steps were not enough.
         """
         self._check_parameters()
-        X, y = _training_data(self, X, y)
+        X, y = read_labelled_rows(self, X, y, takes_sparse=_TAKES_SPARSE)
+        check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -189,22 +190,6 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"{name}={value!r}; expected a positive number.")
         if not isinstance(self.max_iter, Integral) or isinstance(self.max_iter, bool) or self.max_iter < 1:
             raise ValueError(f"max_iter={self.max_iter!r}; expected a positive int.")
-
-
-# --- Arrays -----------------------------------------------------------------------------------------------------------
-
-
-def _training_data(estimator, X, y):
-    if elsewhere(X):
-        X, y = read_rows(estimator, X, reset=True, takes_sparse=_TAKES_SPARSE), column_or_1d(to_numpy(y), warn=True)
-        assert_all_finite(y, input_name="y")
-        if len(y) != X.shape[0]:
-            raise ValueError(f"X has {X.shape[0]} samples and y has {len(y)} labels; expected as many.")
-    else:
-        refuse_sparse(X, _TAKES_SPARSE)
-        X, y = validate_data(estimator, X, to_numpy(y), dtype=[np.float64, np.float32])
-    check_classification_targets(y)
-    return X, y
 
 
 # --- The problem ------------------------------------------------------------------------------------------------------

@@ -31,6 +31,14 @@ def cupy(request, monkeypatch):
     return fake_cupy.install(monkeypatch, threads=int(request.param.removeprefix("cpu-")), seed=1)
 
 
+@pytest.fixture(params=["cupy", "array_api_strict", "torch", pytest.param("gpu", marks=pytest.mark.gpu)])
+def arrays(request, monkeypatch):
+    """A module whose arrays are not NumPy's."""
+    if request.param == "gpu":
+        return usable_cupy()
+    return fake_cupy.install(monkeypatch) if request.param == "cupy" else pytest.importorskip(request.param)
+
+
 def usable_cupy():
     """Return CuPy, or skip the test and say why it cannot be used."""
     try:

@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 
 import cuda_on_cpu
 import numpy as np
+import scipy.linalg
 from sklearn.externals import array_api_compat
 from sklearn.externals.array_api_compat.common import _helpers
 
@@ -287,6 +288,7 @@ class FakeCuPy(ModuleType):
     def __init__(self):
         super().__init__("cupy")
         self.linalg, self.fft = _Forwarding("cupy.linalg", np.linalg), _Forwarding("cupy.fft", np.fft)
+        self.linalg.cholesky = _cholesky
         self.free = self.least_free = 1 << 30
         self.available = True
         self.driver, self.toolkit, self.n_devices = 13000, 13000, 2
@@ -358,6 +360,26 @@ def _forwarded(module, name):
     return lambda *args, **kwargs: _on_hidden(function, args, kwargs)
 
 
+def _cholesky(a):
+    """Return the factor; without a word a part of it if there is none, as cuSOLVER does."""
+    potrf = scipy.linalg.get_lapack_funcs("potrf", [a._hidden])
+    return ndarray(potrf(a._hidden, lower=True, clean=True)[0])
+
+
+def _solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False, overwrite_b=False, check_finite=False):
+    """Return what cuBLAS does: columns are overwritten, if allowed; zeros on the diagonal are no error."""
+    if not isinstance(a, ndarray) or not isinstance(b, ndarray):
+        raise np.linalg.LinAlgError("cupy.linalg only supports cupy.ndarray")
+    if len(a) != len(b):
+        raise ValueError("incompatible dimensions")
+    trsm = scipy.linalg.get_blas_funcs("trsm", [a._hidden])
+    columns = np.array(b._hidden, a.dtype, order="F", copy=None if overwrite_b else True)
+    return ndarray(trsm(1, a._hidden, columns, lower=lower, trans_a=_TRANS[trans], overwrite_b=True))
+
+
+_TRANS = {0: 0, 1: 1, 2: 2, "N": 0, "T": 1, "C": 2}
+
+
 def install(monkeypatch, threads=128, seed=0):
     """Put a fake CuPy in the place of the real one, for one test, with so many threads per block in a random order."""
     cupy = FakeCuPy()
@@ -368,6 +390,10 @@ def install(monkeypatch, threads=128, seed=0):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for name, module in {"linalg": cupy.linalg, "fft": cupy.fft, "cuda.device": cupy.cuda}.items():
         monkeypatch.setitem(sys.modules, f"cupy.{name}", module)
+    linalg = ModuleType("cupyx.scipy.linalg")
+    linalg.solve_triangular = _solve_triangular
+    for name, module in {"cupyx": cupy, "cupyx.scipy": cupy, "cupyx.scipy.linalg": linalg}.items():
+        monkeypatch.setitem(sys.modules, name, module)
     _forget_array_api(monkeypatch)
     return cupy
 

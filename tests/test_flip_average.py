@@ -195,3 +195,5 @@ def test_on_a_gpu(monkeypatch, flips, gray):
     assert type(features) is cupy.ndarray
     np.testing.assert_allclose(features.get(), here.transform(images), atol=1e-5)
     np.testing.assert_array_equal(there.transform(images), here.transform(images))
+    monkeypatch.setattr("classic_cls.features.flip_average._IMAGES_ON_DEVICE", 3)
+    np.testing.assert_array_equal(there.transform(cupy.asarray(images)).get(), features.get())

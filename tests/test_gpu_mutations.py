@@ -25,7 +25,7 @@ BROKEN = {
         ("(REACH - k) * spacing", "(REACH - k) * spacing - 1"),
         ("node - k >= 0", "node - k > 0"),
         ("++place < spacing && row + 1 < rows", "++place < spacing"),
-        ("if (i < count)", "if (i <= count)"),
+        ("place = 0, ++node", "place = 0"),
     ],
     "features/hog.cu": [
         ("x > 0 ? -1", "x >= 0 ? -1"),
@@ -37,7 +37,7 @@ BROKEN = {
         ("i < rows * pieces", "i < rows * pieces - 1"),
         ("is_near ? 0 : ", ""),
         ("(less ? stride : 0)", "0"),
-        ("if (ahead > 0) x", "if (ahead >= 0) x"),
+        ("if (ahead > 0) x", "if (ahead < 0) x"),
         ("of_levels ? rint(x * 255) / 255 : x", "x"),
     ],
     "features/patch_kmeans.cu": [

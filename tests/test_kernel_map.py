@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import RidgeClassifier
@@ -14,6 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import classic_cls.kernel_map
 from classic_cls import RBFNystroem
+from classic_cls._array_api import to_numpy
 
 
 def rows(n=60, d=7, dtype=np.float64, offset=0.0, seed=0):
@@ -220,3 +222,91 @@ def test_fewer_dimensions_lose_what_lies_outside():
     X = rows(200)
     whole, kept = (RBFNystroem(200, n_dims=k, random_state=0).fit_transform(X) for k in (None, 1))
     assert np.abs(whole @ whole.T - kept @ kept.T).max() > 0.1
+
+
+# --- In other kinds of arrays -----------------------------------------------------------------------------------------
+
+FITTED = ("center_", "scale_", "axes_", "components_", "normalization_")
+
+
+def assert_near(there, here, tolerance):
+    """Compare arrays of another kind with NumPy's, relative to their largest number."""
+    there = to_numpy(there)
+    assert there.dtype == here.dtype
+    np.testing.assert_allclose(there, here, atol=tolerance * max(np.abs(here).max(), 1e-30))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("n_dims", [None, 3, 50])
+@pytest.mark.parametrize("shape", [(150, 20), (40, 70), (3, 70), (150, 1)], ids=str)
+def test_any_array_kind(arrays, shape, n_dims, standardize, dtype):
+    X = rows(*shape, dtype=dtype) * np.linspace(3, 1, shape[1], dtype=dtype) + 2
+    model = RBFNystroem(30, standardize=standardize, n_dims=n_dims, random_state=0)
+    there, here = clone(model).fit(arrays.asarray(X)), clone(model).fit(X)
+    np.testing.assert_allclose(there.gamma_, here.gamma_, rtol=1e-5)
+    for name in FITTED:
+        kept = getattr(there, name)
+        assert kept is None if getattr(here, name) is None else type(kept) is np.ndarray and kept.dtype == dtype
+        assert np.shape(kept) == np.shape(getattr(here, name))
+    expected, tolerance = here.transform(X), 1e-4 if dtype == "float32" else 1e-9
+    for fitted in (there, here, pickle.loads(pickle.dumps(there))):
+        features = fitted.transform(arrays.asarray(X))
+        assert type(features) is type(arrays.asarray(X))
+        assert_near(features, expected, tolerance)
+        assert_near(fitted.transform(X), expected, tolerance)
+
+
+def test_a_few_rows_at_a_time_in_any_array_kind(arrays, monkeypatch):
+    X = rows(100)
+    model = RBFNystroem(30, standardize=True, n_dims=4, random_state=0)
+    whole = clone(model).fit(X)
+    monkeypatch.setattr(classic_cls.kernel_map, "_ROWS", 30)  # of which the axes are learned
+    model.fit(arrays.asarray(X))
+    monkeypatch.setattr(classic_cls.kernel_map, "_ROWS", 7)
+    assert_near(model.transform(arrays.asarray(X)), model.transform(X), 1e-9)
+    assert_near(model.center_, whole.center_, 1e-12)
+    assert_near(model.scale_, whole.scale_, 1e-12)
+
+
+def test_rows_near_to_each_other_in_any_array_kind(arrays):
+    X = rows(200, dtype=np.float32)
+    X[:60] = X[:60] / 100 + 1e3
+    assert np.isfinite(to_numpy(RBFNystroem(random_state=0).fit(arrays.asarray(X)).transform(arrays.asarray(X)))).all()
+    doubled = arrays.asarray(np.repeat(rows(20, dtype=np.float32), 4, axis=0))
+    assert np.isfinite(to_numpy(RBFNystroem(80).fit(doubled).transform(doubled))).all()
+    constant = arrays.asarray(np.full((30, 4), 7.0))
+    assert np.isfinite(to_numpy(RBFNystroem(20, standardize=True).fit(constant).transform(constant))).all()
+
+
+def test_other_numbers_in_any_array_kind(arrays):
+    X = np.random.default_rng(0).integers(0, 256, (40, 9), dtype=np.uint8)
+    there, here = (RBFNystroem(20, random_state=0).fit(a) for a in (arrays.asarray(X), X))
+    assert there.components_.dtype == here.components_.dtype == here.transform(X).dtype == np.float32
+    assert_near(there.transform(arrays.asarray(X)), here.transform(X), 1e-4)
+    assert_near(here.transform(arrays.asarray(X / 2)), here.transform(X / 2), 1e-4)
+
+
+def test_no_distance_is_negative(arrays):
+    X = rows(60, dtype=np.float32, offset=100)
+    for there in (X, arrays.asarray(X)):
+        distances = to_numpy(classic_cls.kernel_map._squared_distances(there, there))
+        assert distances.min() >= 0
+        np.testing.assert_allclose(distances, ((X[:, None] - X) ** 2).sum(2), atol=0.1)
+
+
+def test_bad_rows_of_any_array_kind_are_refused(arrays):
+    X = rows(dtype=np.float32)
+    model = RBFNystroem(10).fit(arrays.asarray(X))
+    for method in (RBFNystroem(10).fit, model.transform):
+        for bad in (np.nan, np.inf):
+            with pytest.raises(ValueError, match="NaN or infinity"):
+                method(arrays.asarray(np.where(X > 2, np.float32(bad), X)))
+        with pytest.raises(ValueError, match=r"distances leave .*float32"):
+            method(arrays.asarray(X * np.float32(1e19)))
+        with pytest.raises(ValueError, match=r"shape \(60,\)"):
+            method(arrays.asarray(X[:, 0]))
+        with pytest.raises(TypeError, match=r"sklearn\.kernel_approximation\.Nystroem takes sparse"):
+            method(sparse.csr_matrix(X))
+    with pytest.raises(ValueError, match="expecting 7 features"):
+        model.transform(arrays.asarray(X[:, 1:]))

@@ -114,9 +114,10 @@ def test_clusters():
 
 # What the kernels are called that a pipeline runs.
 KERNELS = {
-    "bovw-svm": {"sift"},
+    "bovw-svm": {"dense"},
     "color-forest": {"color"},
-    "balanced": {"hog", "patch", "sift"},
+    "balanced": {"hog", "patch", "dense"},
+    "fast": {"hog", "patch"},
     "hog-color-svm": {"color", "hog"},
     "hog-svm": {"hog"},
     "kmeans-clusters": {"hog"},
@@ -147,6 +148,33 @@ def test_on_a_gpu(name, monkeypatch):
     moved = pickle.loads(pickle.dumps(there)).set_params(to_device="passthrough")
     np.testing.assert_array_equal(moved.predict(images), predicted)
     assert launched == []
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+def test_only_scores_of_a_baseline_leave_the_gpu(preset, monkeypatch):
+    fake_cupy.install(monkeypatch)
+    images, labels = two_kinds(6, 24, 20)
+    there = quick(make_baseline(preset, random_state=0, device="cuda")).fit(images, labels)
+    here = quick(make_baseline(preset, random_state=0)).fit(images, labels)
+    assert there["ridge"].alpha_ == here["ridge"].alpha_
+    assert there["features"].flips_ == here["features"].flips_
+    left, get = [], fake_cupy.ndarray.get
+    monkeypatch.setattr(fake_cupy.ndarray, "get", lambda a: left.append(a.shape) or get(a))
+    shares = there.predict_proba(images)
+    assert left == []
+    assert there.predict(images).dtype == labels.dtype
+    assert left == [(6,)]
+    np.testing.assert_allclose(shares.get(), here.predict_proba(images), atol=1e-3)
+    np.testing.assert_allclose(there[:-1].transform(images).get(), here[:-1].transform(images), atol=1e-4)
+
+
+def test_several_labels_of_an_image_on_a_gpu(monkeypatch):
+    fake_cupy.install(monkeypatch)
+    images, kinds = two_kinds(6, 24, 20)
+    labels = np.column_stack([kinds == "lying", kinds != "lying", np.arange(6) < 3]).astype(int)
+    there, here = (quick(make_baseline("fast", random_state=0, device=d)).fit(images, labels) for d in ("cuda", None))
+    assert type(there.predict(images)) is np.ndarray
+    np.testing.assert_array_equal(there.predict(images), here.predict(images))
 
 
 def test_lists_and_flat_rows_on_a_gpu(monkeypatch):

@@ -3,7 +3,8 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import softmax
+from scipy import sparse
+from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits, make_classification
@@ -18,6 +19,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import classic_cls.ridge
 from classic_cls import RidgeLOOClassifier
+from classic_cls._array_api import to_numpy
 
 SHAPES = {"tall": (60, 8), "square": (25, 25), "wide": (25, 60)}
 WEIGHTS = [None, "balanced", {0: 5.0, 1: 0.2, 2: 1.0}]
@@ -310,3 +312,129 @@ def test_scikit_learns_checks():
     assert sum(result["status"] == "passed" for result in results) >= 40
     skipped = [result["check_name"] for result in results if result["status"] != "passed"]
     assert all("array_api" in name for name in skipped), skipped
+
+
+# --- In other kinds of arrays -----------------------------------------------------------------------------------------
+
+LABELS = {
+    "ints": lambda y: y + 7,
+    "strings": lambda y: np.array(["cat", "dog", "owl"])[y],
+    "two": lambda y: y > 1,
+    "two strings": lambda y: np.array(["no", "yes"])[(y > 1).astype(int)],
+    "indicators": lambda y: np.column_stack([y == 0, y != 1]).astype(int),
+}
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_array_kind(arrays, shape, labels, dtype, class_weight):
+    X, y = problem(shape, dtype=dtype)
+    y, there = LABELS[labels](y), arrays.asarray(X)
+    model = RidgeLOOClassifier(class_weight=None if labels == "indicators" else class_weight, max_left_out=20)
+    ours, numpys = (clone(model).set_params(random_state=0).fit(a, y) for a in (there, X))
+    assert ours.alpha_ == numpys.alpha_
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-9, "atol": 1e-12}
+    for name in ("coef_", "intercept_", "loo_error_"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(numpys, name), **tolerance)
+    assert type(ours.coef_) is type(ours.intercept_) is np.ndarray
+    assert ours.coef_.dtype == ours.intercept_.dtype == dtype
+    for fitted in (ours, numpys, pickle.loads(pickle.dumps(ours))):
+        for method in ("decision_function", "predict_proba"):
+            values, expected = getattr(fitted, method)(there), getattr(numpys, method)(X)
+            assert type(values) is type(there)
+            assert to_numpy(values).dtype == expected.dtype == dtype
+            np.testing.assert_allclose(to_numpy(values), expected, rtol=2e-3 if dtype == "float32" else 1e-7)
+        for rows in (there, X):
+            predicted = fitted.predict(rows)
+            assert type(predicted) is np.ndarray
+            assert predicted.dtype == y.dtype
+            assert np.array_equal(predicted, numpys.predict(X))
+
+
+def test_scores_have_the_precision_of_the_rows(arrays):
+    X, y = problem("tall")
+    for fitted, given in (("float32", "float64"), ("float64", "float32")):
+        model = RidgeLOOClassifier([0.1]).fit(arrays.asarray(X.astype(fitted)), y)
+        for rows in (X.astype(given), arrays.asarray(X.astype(given))):
+            assert to_numpy(model.decision_function(rows)).dtype == to_numpy(model.predict_proba(rows)).dtype == given
+
+
+def test_labels_of_any_array_kind(arrays):
+    X, y = problem("tall")
+    model = RidgeLOOClassifier([0.1]).fit(arrays.asarray(X), arrays.asarray(y))
+    assert type(model.classes_) is np.ndarray
+    assert model.score(arrays.asarray(X), y) == RidgeLOOClassifier([0.1]).fit(X, arrays.asarray(y)).score(X, y)
+
+
+def test_other_numbers_in_any_array_kind(arrays):
+    X, y = problem("tall")
+    X = (10 * X).astype(np.int32)
+    ours, numpys = (RidgeLOOClassifier().fit(a, y) for a in (arrays.asarray(X), X))
+    assert ours.alpha_ == numpys.alpha_
+    assert ours.coef_.dtype == np.float32
+    np.testing.assert_allclose(ours.coef_, numpys.coef_, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [60, 2])
+def test_one_feature_and_few_rows_in_any_array_kind(arrays, n):
+    X, y = np.linspace(-1, 1, n)[:, None], np.arange(n) >= n // 2
+    model = RidgeLOOClassifier().fit(arrays.asarray(X), y)
+    assert np.array_equal(model.predict(arrays.asarray(X)), y)
+    constant = RidgeLOOClassifier().fit(arrays.asarray(0 * X + 3.5), y)
+    np.testing.assert_allclose(constant.coef_, 0, atol=1e-9)
+
+
+def test_many_rows_at_a_time_or_few_in_any_array_kind(arrays, monkeypatch):
+    X, y = problem("tall")
+    monkeypatch.setattr(classic_cls.ridge, "_ROWS", 7)
+    np.testing.assert_allclose(
+        RidgeLOOClassifier().fit(arrays.asarray(X), y).coef_, RidgeLOOClassifier().fit(X, y).coef_
+    )
+
+
+def test_alphas_below_the_rounding_in_any_array_kind(arrays):
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(20000, 10))
+    X, y = arrays.asarray((few @ rng.normal(size=(10, 60)) + 3).astype(np.float32)), few[:, 0] > 0
+    with pytest.raises(ValueError, match="too small for features so dependent in float32"):
+        RidgeLOOClassifier([1e-9]).fit(X, y)
+    assert RidgeLOOClassifier([1e-9, 1e-8, 1.0]).fit(X, y).alpha_ == 1
+
+
+def test_errors_in_any_array_kind(arrays):
+    X, y = problem("tall")
+    there = arrays.asarray(X)
+    with pytest.raises(ValueError, match=r"one class only, \['a'\]"):
+        RidgeLOOClassifier().fit(there, ["a"] * len(X))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            RidgeLOOClassifier().fit(arrays.asarray(np.where(X > 1, bad, X)), y)
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            RidgeLOOClassifier().fit(there, y).predict(arrays.asarray(np.where(X > 1, bad, X)))
+    with pytest.raises(ValueError, match="y contains NaN"):
+        RidgeLOOClassifier().fit(there, np.where(y > 1, np.nan, y))
+    with pytest.raises(ValueError, match="60 samples and y has 59 labels"):
+        RidgeLOOClassifier().fit(there, y[1:])
+    with pytest.raises(ValueError, match="Multioutput"):
+        RidgeLOOClassifier().fit(there, np.column_stack([y, y * 2]))
+    with pytest.raises(ValueError, match="expecting 8 features"):
+        RidgeLOOClassifier().fit(there, y).predict(there[:, 1:])
+    with pytest.raises(ValueError, match=r"shape \(8,\)"):
+        RidgeLOOClassifier().fit(there, y).predict(there[0, :])
+    with pytest.raises(TypeError, match=r"sklearn\.linear_model\.RidgeClassifier takes sparse"):
+        RidgeLOOClassifier().fit(sparse.csr_matrix(X), y)
+
+
+def test_probabilities_are_scipys():
+    X, y = problem("tall")
+    scores = RidgeLOOClassifier([0.1]).fit(X, y)
+    np.testing.assert_allclose(
+        scores.predict_proba(X), softmax(scores.scale_ * scores.decision_function(X), axis=1), rtol=1e-14
+    )
+    several = RidgeLOOClassifier([0.1]).fit(*indicators())
+    np.testing.assert_array_equal(scores.predict_proba(1e6 * X).round() % 1, 0)
+    expected = expit(2 * several.scale_ * several.decision_function(X))
+    np.testing.assert_allclose(several.predict_proba(X), expected, rtol=1e-13)
+    np.testing.assert_array_equal(several.predict_proba(1e6 * X).round() % 1, 0)

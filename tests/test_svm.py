@@ -168,6 +168,8 @@ def test_another_array_kind_is_checked():
     assert LinearSVC().fit(xp.asarray(X.astype(int)), y).n_iter_ > 1
     with pytest.raises(ValueError, match="NaN or infinity"):
         model.fit(xp.asarray(np.where(X > 1, np.nan, X)), y)
+    with pytest.raises(ValueError, match="Input contains NaN"):
+        model.fit(xp.asarray(X), np.where(y > 1, np.nan, y.astype(object)))
     with pytest.raises(ValueError, match="300 samples and y has 299"):
         model.fit(xp.asarray(X), y[1:])
     with pytest.raises(ValueError, match=r"shape \(40,\)"):

@@ -6,11 +6,12 @@ from sklearn.utils import check_consistent_length, check_random_state, gen_batch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import empty_beside, to_host
+from .._arrays import empty_beside, on_device, to_host
 from .._images import fit_images, one_of, positive_int, take, transform_images
 from ..ridge import RidgeLOOClassifier
 
 _IMAGES = 1024  # at a time: their features stay small beside the images
+_IMAGES_ON_DEVICE = 4096  # each time what the transformer has learned goes there again
 _JUDGED = 1500  # images on which "auto" decides
 _NOTICEABLY = 0.999  # where it makes no difference, as with two images, rounding must not decide
 
@@ -110,7 +111,7 @@ class FlipAverage(TransformerMixin, BaseEstimator):
             return False
         features = self.transformer_.transform(images)
         averaged = (features + self.transformer_.transform(_mirrored(images))) / 2
-        rows = to_host(features), to_host(averaged)
+        rows = features, averaged
         errors = [RidgeLOOClassifier(random_state=0).fit(each, labels).loo_error_ for each in rows]
         return errors[1] < _NOTICEABLY * errors[0]
 
@@ -123,11 +124,12 @@ class FlipAverage(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        features : ndarray of shape (n, n_features)
+        features : array of shape (n, n_features)
+            In the array type that the transformer gives.
         """
         images = transform_images(self, X, ragged=True, device=True)
         out = None
-        for batch in gen_batches(len(images), _IMAGES):
+        for batch in gen_batches(len(images), _IMAGES_ON_DEVICE if on_device(images) else _IMAGES):
             features = self._features(images[batch])
             if out is None:
                 out = empty_beside(features, (len(images), features.shape[1]), features.dtype)

@@ -230,7 +230,7 @@ def _describe(images, geometry, n_jobs):
 
     size = images.shape[1:3]
     out = empty_beside(images, (len(images), geometry.n_features(size)))
-    workspace = 8 * (3 * images[0].size + geometry.n_features(size))
+    workspace = 8 * (images[0].size + geometry.n_features(size))  # pixels as float64, blocks of very many cells
     return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 
 
