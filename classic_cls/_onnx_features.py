@@ -8,7 +8,7 @@ import numpy as np
 
 from ._images import pair
 from ._onnx_graph import Images
-from .features.hog import _precision, _thresholds
+from .features.hog import _thresholds
 
 # --- Resize -----------------------------------------------------------------------------------------------------------
 
@@ -99,9 +99,11 @@ def _grow(graph, x, axis, small, size):
 
 
 def hog(graph, step, images):
-    """HOG, in the precision of hog.cpp."""
+    """HOG, in double precision where hog.cpp is."""
     geometry = step._geometry()
-    number = _precision(images, geometry.orientations, geometry.block_norm, geometry.transform_sqrt)
+    careful = images.dtype == np.float64 or images.shape[3] > 1 or geometry.transform_sqrt
+    careful = careful or geometry.orientations % 4 == 0 or geometry.block_norm == "L1-sqrt"
+    number = np.float64 if careful else np.float32
     pixels = _numbers(graph, images, number, geometry.transform_sqrt)
     x, y, magnitude = _gradients(graph, pixels, images.shape, geometry.cell)
     bins = _bins(graph, x, y, geometry.orientations, number)
