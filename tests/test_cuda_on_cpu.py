@@ -82,6 +82,8 @@ def test_threads_run_in_any_order(monkeypatch):
         ("a[0] = __shfl_sync(~0u, 1, 32);", ((1,), (32,)), "a lane that does not exist"),
         ("extern __shared__ int s[]; s[2] = 1;", ((1,), (1,), 8), "beyond its dynamic shared memory"),
         ("a[4] = 1;", ((1,), (1,)), "writes beyond argument 0"),
+        ("((uint4*)(a + 1))->x = 1;", ((1,), (1,)), "a misaligned address"),
+        ("float4 v = *(float4*)(a + 2); a[0] = v.x;", ((1,), (1,)), "a misaligned address"),
         ("a[-1] = 1;", ((1,), (1,)), "writes beyond argument 0"),
         ("", ((1,), (1025,)), "a block of 1025 threads"),
         ("", ((0,), (32,)), "a grid that is empty"),

@@ -10,7 +10,7 @@
 constexpr int DIRECTIONS = 8, BINS = 4, TEAM = 8;  // threads that share a descriptor
 
 // The votes of a stretch of pixels: their sum, and the sum of votes times their places, 0 to g - 1.
-struct Stretch {
+struct alignas(8) Stretch {
   float sum, moment;
 
   __device__ void add(float vote, float place) { sum += vote, moment = fmaf(place, vote, moment); }

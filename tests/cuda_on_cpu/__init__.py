@@ -57,7 +57,8 @@ def _compiled(code):
     entries = [f"CUDA_ON_CPU_ENTRY({kernel})" for kernel in KERNEL.findall(code)]
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text("\n".join(['#include "cuda_on_cpu.h"', "#line 1", text, *entries, ""]))
-    _compile(f"-I{_folder()}", "-shared", str(source), "-o", str(library))
+    _compile(f"-I{_folder()}", "-c", str(source), "-o", str(folder / "kernels.o"))
+    _run("g++", "-shared", str(folder / "kernels.o"), "-o", str(library))  # its own handler of misaligned addresses
     return str(library)
 
 
@@ -73,8 +74,12 @@ def _folder():
 
 
 def _compile(*arguments):
-    flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w"]
-    done = subprocess.run(["g++", *flags, *arguments], capture_output=True, text=True, check=False)
+    flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fsanitize=alignment"]
+    _run("g++", *flags, *arguments)
+
+
+def _run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CudaError(done.stderr)
 

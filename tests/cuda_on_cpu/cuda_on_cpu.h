@@ -6,6 +6,8 @@
 // operations that some threads never reach, uninitialised shared memory (it is filled with 0xff, a NaN), shared memory
 // written beyond its end, and launches that CUDA would refuse.
 //
+// Reads and writes of vectors must be aligned, as on a GPU: the compiler asks wherever a pointer is followed.
+//
 // Not seen: races within a stretch between barriers that no order of whole stretches shows, races between blocks, the
 // memory model, speed.
 #pragma once
@@ -36,7 +38,7 @@ using std::min;
 struct dim3 {
   unsigned x, y, z;
 };
-struct uint4 {
+struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 struct alignas(16) float4 {
@@ -94,6 +96,10 @@ inline void leave(State state) {
 inline void fail(const char* message) {
   failure = message;
   leave(State::Done);
+}
+
+extern "C" __attribute__((used, visibility("hidden"))) void __ubsan_handle_type_mismatch_v1(void*, uintptr_t) {
+  fail("a misaligned address");
 }
 
 static void live() {
