@@ -124,25 +124,28 @@ class Case(NamedTuple):
     peer_run: Callable | None = None  # of NumPy's images
 
 
-def hog_case(quick):
+def hog_case(quick, colour=False, dtype=np.uint8):
     def peer(images):
-        return [skimage.feature.hog(image, cells_per_block=(2, 2)) for image in images]
+        axis = -1 if colour else None
+        return [skimage.feature.hog(image, cells_per_block=(2, 2), channel_axis=axis) for image in images]
 
-    images = many(100_000, quick, peer_cases._GRAY)
+    images = many(600_000 if dtype == np.uint8 else 200_000, quick, peer_cases._COLOR if colour else peer_cases._GRAY)
+    images = images if dtype == np.uint8 else images.astype(dtype) / dtype(255)
     return Case(partial(hog, cells_per_block=(2, 2)), images, "scikit-image hog", peer)
 
 
-def color_case(quick, joint):
+def color_case(quick, **parameters):
     def peer(images):
-        channels = [[0, 1, 2]] if joint else [[0], [1], [2]]
+        channels = [[0, 1, 2]] if parameters.get("joint", True) else [[0], [1], [2]]
         return [[cv2.calcHist([image], c, None, [8] * len(c), [0, 256] * len(c)) for c in channels] for image in images]
 
-    images = many(100_000, quick, peer_cases._COLOR)
-    return Case(partial(color_histogram, joint=joint), images, "OpenCV calcHist", peer)
+    images = many(400_000, quick, peer_cases._COLOR)
+    rgb = "color_space" not in parameters
+    return Case(partial(color_histogram, **parameters), images, *(("OpenCV calcHist", peer) if rgb else ()))
 
 
 def sift_case(quick):
-    images = many(20_000, quick, peer_cases._GRAY)
+    images = many(200_000, quick, peer_cases._GRAY)
     return Case(partial(dense_sift, contrast_threshold=0), images, "OpenCV SIFT", peer_cases._opencv_sift)
 
 
@@ -154,17 +157,21 @@ def patches_case(quick, n_entries=1600):
 
 CASES = {
     "hog": hog_case,
-    "color-joint": partial(color_case, joint=True),
+    "hog-colour": partial(hog_case, colour=True),
+    "hog-float32": partial(hog_case, dtype=np.float32),
+    "color-joint": color_case,
     "color-per-channel": partial(color_case, joint=False),
+    "color-hsv": partial(color_case, color_space="hsv"),
     "dense-sift": sift_case,
     "patches": patches_case,
 }
 
 
 def many(n, quick, names):
-    """Return `n` images of 32 x 32 pixels: a thousand crops, again and again."""
-    crops = peer_cases.crops(min(n, _CHECKED if quick else 1000), 32, 32, names)
-    return crops if quick else np.tile(crops, (n // len(crops), *[1] * (crops.ndim - 1)))
+    """Return `n` images of 32 x 32 pixels, fewer on a GPU of little memory: a thousand crops, again and again."""
+    crops = peer_cases.crops(_CHECKED if quick else 1000, 32, 32, names)
+    share = min(1, _arrays.free_bytes() / (16 << 30))
+    return crops if quick else np.tile(crops, (max(1, int(share * n / len(crops))), *[1] * (crops.ndim - 1)))
 
 
 def measure_kernel(cupy, name, case, bandwidth, quick):

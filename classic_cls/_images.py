@@ -165,6 +165,11 @@ def _batch(X):
     return images
 
 
+def largest(images):
+    """Return the largest image, as far as the first ones of a list tell."""
+    return max(images[:64], key=lambda image: image.size) if isinstance(images, list) else images[0]
+
+
 def take(images, indices):
     """Return some of the images, or of their paths: of an array an array, else a list."""
     if isinstance(images, (list, tuple)):

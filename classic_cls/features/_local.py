@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from .. import _native
 from .._arrays import namespace, on_device, to_host
-from .._images import take
+from .._images import largest, take
 from .dense_sift import DenseSIFT
 
 _PER_IMAGE = 32  # descriptors drawn from one image, at least: fewer would mostly describe pixels in vain
@@ -53,8 +53,8 @@ def images_per_batch(images, n_features=1, *, pixels=1 << 17):
     """Return how many images to describe at a time, so that their descriptors stay in the cache or fill a GPU."""
     if on_device(images):
         pixels *= _TIMES_AS_MANY_ON_DEVICE
-    largest = max(image.shape[0] * image.shape[1] for image in images[:64])
-    return max(1, min(pixels // largest, _FEATURES_PER_BATCH // n_features))
+    height, width = largest(images).shape[:2]
+    return max(1, min(pixels // (height * width), _FEATURES_PER_BATCH // n_features))
 
 
 def bytes_per_image(descriptor, images, per_descriptor, per_cell, levels):
@@ -64,7 +64,7 @@ def bytes_per_image(descriptor, images, per_descriptor, per_cell, levels):
     """
     if not on_device(images):
         return 1
-    [(descriptors, _)] = descriptor.describe([max(images[:64], key=lambda image: image.size)])
+    [(descriptors, _)] = descriptor.describe([largest(images)])
     return 3 * descriptors.nbytes + per_descriptor * len(descriptors) + per_cell * 4 ** (levels - 1)
 
 

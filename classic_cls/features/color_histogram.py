@@ -1,6 +1,7 @@
 """Colour histograms over OpenCV's colour spaces, with the counts of ``cv2.calcHist``, for whole batches."""
 
 import numbers
+from functools import lru_cache
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -13,6 +14,7 @@ from .._images import (
     fit_images,
     for_batches,
     is_ragged,
+    largest,
     one_of,
     pair,
     read_images,
@@ -280,7 +282,7 @@ def _describe(images, layout, clip, n_jobs):
             )
 
     out = empty_beside(images, (len(images), layout.n_features))
-    workspace = 8 * (max(image.size for image in images[:64]) + layout.n_features)
+    workspace = 8 * (largest(images).size + layout.n_features)
     return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 
 
@@ -327,6 +329,7 @@ def _launch_kernel(pixels, bins, color_space, joint, grid, norm, out):
     )
 
 
+@lru_cache
 def _binning(bins, color_space):
     """Return the factors from levels to bins (over 2**15), and the strides and first counters of the channels."""
     levels = [180 if color_space == "hsv" and c == 0 else 256 for c in range(len(bins))]
@@ -336,6 +339,7 @@ def _binning(bins, color_space):
     return table
 
 
+@lru_cache
 def _linear_light():
     """Return the linear light, 0 to 1, of the 256 levels of sRGB."""
     x = np.arange(256) / 255

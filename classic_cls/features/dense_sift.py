@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -368,6 +369,7 @@ def _launch_kernel(pixels, geometry, bin_size, first, out):
     kernels.launch("dense_sift", n_blocks, pixels, *numbers, *rest, out, **how)
 
 
+@lru_cache
 def _window(bin_size):
     """Return the means, over each of the 4 bins, of a Gaussian of 2 bins about the descriptor's centre."""
     x = np.arange(1 - bin_size, bin_size) + bin_size * (np.arange(4)[:, None] - 1.5)

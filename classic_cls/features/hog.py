@@ -279,6 +279,7 @@ def _precision(images, orientations, transform_sqrt):
     return 2 if always else int(orientations % 4 == 0)
 
 
+@lru_cache
 def _levels(transform_sqrt):
     levels = np.arange(256) / 255
     return np.sqrt(levels) if transform_sqrt else levels

@@ -13,6 +13,7 @@ from .._images import (
     as_pixels,
     fit_images,
     for_batches,
+    largest,
     one_of,
     pair,
     positive_int,
@@ -358,7 +359,7 @@ def _describe(images, layout, mean, whitening, dictionary, n_jobs):
             )
 
     out = empty_beside(images, (len(images), layout.n_cells * layout.signs * len(dictionary)))
-    n_patches = max(np.prod(layout.positions(image.shape[:2])) for image in images[:64])
+    n_patches = np.prod(layout.positions(largest(images).shape[:2]))
     workspace = 4 * int(n_patches) * (3 * n_pixels + (1 + layout.signs) * len(dictionary))
     return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 

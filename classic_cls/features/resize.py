@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import gen_batches
 
 from .._arrays import empty_beside, namespace, on_device
-from .._images import as_pixels, fit_images, for_batches, pair, read_images, transform_images
+from .._images import as_pixels, fit_images, for_batches, largest, pair, read_images, transform_images
 
 
 class Resize(TransformerMixin, BaseEstimator):
@@ -128,7 +128,7 @@ def _resize_all(images, size, n_jobs):
             _multiply(part, size, out)
 
     out = empty_beside(images, (len(images), *size, images[0].shape[2]))
-    height, width, channels = max((image.shape for image in images[:64]), key=np.prod)
+    height, width, channels = largest(images).shape
     workspace = 4 * channels * (2 * height * width + size[0] * (width + size[1]))
     for_batches(resize_some, images, out, n_jobs=n_jobs, workspace=workspace)
     return out[..., 0] if out.shape[3] == 1 else out
