@@ -246,7 +246,7 @@ def _pixels(images, transform_sqrt):
 # --- On a GPU ---------------------------------------------------------------------------------------------------------
 
 
-_MOST_ORIENTATIONS = 500  # hog.cu says why
+_MOST_ORIENTATIONS = 200  # hog.cu says why
 
 
 def _launch_kernel(images, orientations, cell, block, block_norm, transform_sqrt, out):
