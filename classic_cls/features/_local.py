@@ -41,12 +41,27 @@ def as_descriptor(descriptor):
 
 def describe(descriptor, images):
     """Return the descriptors of `images` with their owners and places."""
-    described, xp = descriptor.describe(images), namespace(*images[:1])
-    owners = xp.asarray(np.repeat(np.arange(len(described)), [len(found) for found, _ in described]))
-    sizes = xp.asarray(np.array([image.shape[:2] for image in images]))[owners]
-    places = (xp.asarray(np.concatenate([positions for _, positions in described])) + 0.5) / sizes
-    descriptors = xp.concatenate([found for found, _ in described])
+    xp = namespace(*images[:1])
+    descriptors, positions, counts = _described(descriptor, images)
+    owners = xp.asarray(np.repeat(np.arange(len(counts)), counts))
+    if isinstance(images, list):
+        sizes = xp.asarray(np.array([image.shape[:2] for image in images]))[owners]
+    else:
+        sizes = xp.asarray(np.array(images.shape[1:3]))
+    places = (xp.asarray(positions) + 0.5) / sizes
     return Described(as_floats(descriptors, "descriptors") if xp is np else descriptors, owners, places)
+
+
+def _described(descriptor, images):
+    """Return all descriptors, their positions, NumPy's, and how many each image has."""
+    if type(descriptor) is DenseSIFT and not isinstance(images, list):  # image by image, a GPU would have to wait
+        descriptors, positions = descriptor.describe_alike(images)
+        n, count, n_dims = descriptors.shape
+        return descriptors.reshape(-1, n_dims), np.tile(positions, (n, 1)), [count] * n
+    described = descriptor.describe(images)
+    descriptors = namespace(*images[:1]).concatenate([found for found, _ in described])
+    positions = np.concatenate([positions for _, positions in described])
+    return descriptors, positions, [len(found) for found, _ in described]
 
 
 def images_per_batch(images, n_features=1, *, pixels=1 << 17):

@@ -167,12 +167,28 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
             slices of one array, and the positions are one array.
         """
         images, geometry = read_images(images, self.image_shape, ragged=True, device=True), self._geometry()
-        descriptors = _describe(images, geometry, self.n_jobs)
-        if isinstance(images, list):
-            positions = [geometry.positions(image.shape) for image in images]
-        else:
-            positions = [geometry.positions(images.shape[1:])] * len(images)
-        return list(zip(descriptors, positions, strict=True))
+        if not isinstance(images, list):
+            descriptors, positions = self.describe_alike(images)
+            return list(zip(descriptors, [positions] * len(images), strict=True))
+        positions = [geometry.positions(image.shape) for image in images]
+        return list(zip(_describe(images, geometry, self.n_jobs), positions, strict=True))
+
+    def describe_alike(self, images):
+        """Return descriptors and positions of images of one size; needs no ``fit``.
+
+        Parameters
+        ----------
+        images : array
+            As in ``describe``.
+
+        Returns
+        -------
+        descriptors : array of shape (n, n_descriptors, 128), float32
+        positions : ndarray of shape (n_descriptors, 2), float32
+            The same in all images.
+        """
+        images, geometry = read_images(images, self.image_shape, device=True), self._geometry()
+        return _describe(images, geometry, self.n_jobs), geometry.positions(images.shape[1:])
 
     def _geometry(self):
         return _Geometry(self.step, self.bin_size, self.contrast_threshold, self.root)
