@@ -8,7 +8,13 @@ variable ``CLASSIC_CLS_BODY`` names one body instead of the best one.
 import importlib
 import os
 
-from . import _native_baseline
+try:
+    from . import _native_baseline
+except ImportError as error:
+    raise ImportError(
+        f"There are no compiled kernels in {os.path.dirname(__file__)}. In the folder of the sources Python finds these "
+        "before what was installed: go to another folder, or install with python -m pip install -e ."
+    ) from error
 
 
 def bodies():
