@@ -156,9 +156,9 @@ def blocks_for(n_threads):
     return min(-(-n_threads // THREADS), _MOST_BLOCKS)
 
 
-def threads_for(n_items):
+def threads_for(n_items, most=None):
     """Return how many threads of a block share so many items: whole warps."""
-    return min(THREADS, -(-n_items // WARP) * WARP)
+    return min(most or THREADS, -(-n_items // WARP) * WARP)
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ try:
     from . import _native_baseline
 except ImportError as error:
     raise ImportError(
-        f"There are no compiled kernels in {os.path.dirname(__file__)}. In the folder of the sources Python finds these "
-        "before what was installed: go to another folder, or install with python -m pip install -e ."
+        f"There are no compiled kernels in {os.path.dirname(__file__)}. In the folder of the sources Python finds "
+        "these before what was installed: go to another folder, or install with python -m pip install -e ."
     ) from error
 
 

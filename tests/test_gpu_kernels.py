@@ -15,6 +15,9 @@ from test_patch_kmeans import random_parts
 
 import classic_cls
 from classic_cls import PatchKMeans, color_histogram, dense_sift, hog, patch_features
+from classic_cls._arrays import SHARED_MEMORY
+from classic_cls.features._hog_tiles import Tiles
+from classic_cls.features.dense_sift import _Tiles
 
 # --- HOG --------------------------------------------------------------------------------------------------------------
 
@@ -117,6 +120,28 @@ def test_hog_with_very_many_orientations(cupy):
         hog(cupy.asarray(images), 5000, (4, 4), (1, 1))
 
 
+def test_hog_of_rows_that_are_no_whole_pieces_in_shared_memory(cupy):
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
+    np.testing.assert_allclose(on_gpu(cupy, hog, images, 9, 22, 1), hog(images, 9, 22, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("slope", [1e-7, 1e-8, 1e-9, -1e-9])
+def test_hog_of_gradients_so_faint_that_their_products_are_zero(cupy, slope):
+    ramp = np.broadcast_to(np.float32(slope) * np.arange(16, dtype=np.float32), (1, 16, 16))
+    np.testing.assert_allclose(on_gpu(cupy, hog, ramp, 9, 8, 1, "L1"), hog(ramp, 9, 8, 1, "L1"), atol=1e-5)
+
+
+def test_hog_fits_into_shared_memory():
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        cell, block = (tuple(map(int, rng.integers(1, most, 2))) for most in (40, 9))
+        height, width = (int(rng.integers(c * b, 3 * c * b + 200)) for c, b in zip(cell, block, strict=True))
+        for itemsize in (1, 4, 8):
+            how = Tiles((height, width, 3), itemsize, 16, int(rng.integers(1, 201)), cell, block).launch()
+            assert how["shared"] <= SHARED_MEMORY - 16
+            assert 0 < how["threads"] <= 128
+
+
 # --- Colour histograms ------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +226,15 @@ def test_dense_sift_of_the_smallest_image(cupy, small, bin_size):
     images = small[:2, :side, :side]
     expected = dense_sift(images, 7, bin_size, 0)
     np.testing.assert_allclose(on_gpu(cupy, dense_sift, images, 7, bin_size, 0), expected, atol=3e-6)
+
+
+def test_dense_sift_fits_into_shared_memory():
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        step, bin_size = int(rng.integers(1, 300)), int(rng.integers(1, 701))
+        size = tuple(int(n) for n in rng.integers(3 * bin_size + 1, 3 * bin_size + 4000, 2))
+        grid = tuple((n - 1 - 3 * bin_size) // step + 1 for n in size)
+        assert _Tiles(size, step, bin_size, grid).launch(1)[2]["shared"] <= SHARED_MEMORY
 
 
 # --- Learned patches --------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class Tiles:
             for col in range(0, self.across, self.cols)
             for cols in [min(self.cols, self.across - col)]
         ]
-        common = math.gcd(alignment, self.pixel * math.gcd(self.width, *lefts, *ends))
+        common = math.gcd(alignment, self.pixel * math.gcd(self.width, self.pitch, *lefts, *ends))
         return next(piece for piece in (16, 4, 1) if common % piece == 0)
 
     @property

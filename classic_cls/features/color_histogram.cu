@@ -96,7 +96,8 @@ __device__ inline unsigned long long sum_of_squares(const unsigned int* counters
   __syncthreads();
   unsigned long long own = 0;
   for (int k = threadIdx.x; k < n_bins; k += blockDim.x) own += (unsigned long long)counters[k] * counters[k];
-  atomicAdd(&total, own);
+  for (int distance = warpSize / 2; distance > 0; distance /= 2) own += __shfl_xor_sync(0xffffffffu, own, distance);
+  if (lane() == 0) atomicAdd(&total, own);
   __syncthreads();
   return total;
 }

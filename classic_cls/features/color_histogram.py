@@ -309,11 +309,15 @@ def _levels(images, clip):
 # --- On a GPU ---------------------------------------------------------------------------------------------------------
 
 
+_MANY_PIXELS = 1 << 15  # of a cell: then one thread block has much to do
+
+
 def _launch_kernel(pixels, bins, color_space, joint, grid, norm, out):
     xp, (n, height, width, channels) = namespace(pixels), pixels.shape
     n_bins = out.shape[1] // (grid[0] * grid[1])
     n_cells = n * grid[0] * grid[1]
     in_shared = n_bins * 4 <= SHARED_MEMORY - 1024
+    n_pixels = height * width // (grid[0] * grid[1])
     norms = _NORMS[1:].index(norm) + 1 if norm != "none" else 0
     names = {"CHANNELS": channels, "SPACE": list(_CHANNELS).index(color_space), "JOINT": int(joint)}
     load_kernels("features/color_histogram.cu", **names, IN_SHARED=int(in_shared)).launch(
@@ -324,7 +328,7 @@ def _launch_kernel(pixels, bins, color_space, joint, grid, norm, out):
         xp.asarray(_linear_light()),
         xp.empty(1 if in_shared else n_cells * n_bins, np.uint32),
         out,
-        threads=threads_for(max(n_bins, height * width // (grid[0] * grid[1]))),
+        threads=threads_for(max(n_bins, n_pixels), most=1024 if n_pixels > _MANY_PIXELS else None),
         shared=4 * n_bins if in_shared else 0,
     )
 

@@ -204,7 +204,7 @@ __device__ inline void describe(const float* bins, const Plan& plan, const Tile&
     const int col = item - row * tile.cols, node = row * hop * tile.nodes_across + col * hop + member / 2 * REACH;
     Part part(bins + node * DIRECTIONS + member % 2 * 4, REACH * tile.nodes_across * DIRECTIONS, weights);
     part.normalise(least_mass, root);
-    if (i < count) part.write(descriptors + ((tile.row + row) * plan.across + tile.col + col) * 128 + member * 4);
+    if (i < count) part.write(descriptors + (size_t(tile.row + row) * plan.across + tile.col + col) * 128 + member * 4);
   }
 }
 

@@ -331,7 +331,7 @@ class _Tiles:
     def __init__(self, size, step, bin_size, grid):
         self.size, self.step, self.bin_size, self.grid = size, step, bin_size, grid
         self.spacing, self.rows, self.cols = math.gcd(step, bin_size), *grid
-        while self.rows * self.cols > 1 and 32 * math.prod(self._nodes()) > _ROOM:
+        while self.rows * self.cols > 1 and max(32 * math.prod(self._nodes()), 6 * self._gray_pitch()) > _ROOM:
             if self.rows >= self.cols:
                 self.rows = -(-self.rows // 2)
             else:
@@ -340,7 +340,7 @@ class _Tiles:
             self.spacing = bin_size  # there are no bins between
         self.down, self.across = (n + 2 * self.reach - 1 for n in self._nodes())  # stretches
         self.pitch = self.across + (2 - self.across) % 16  # so that the directions lie in different banks
-        self.gray_pitch = min(size[1], self.across * self.spacing) + 2
+        self.gray_pitch = self._gray_pitch()
         rows = min(_ROOM // (64 * self.pitch), _ROOM // (4 * self.gray_pitch) - 2, self.down * self.spacing)
         self.band = max(1, rows)
         self.gray_size = -(-self.gray_pitch * (min(size[0], self.band) + 2) // 2) * 2
@@ -352,6 +352,9 @@ class _Tiles:
 
     def _nodes(self):
         return [(n - 1) * (self.step // self.spacing) + 3 * self.reach + 1 for n in self._both()]
+
+    def _gray_pitch(self):
+        return min(self.size[1], (self._nodes()[1] + 2 * self.reach - 1) * self.spacing) + 2
 
     def _both(self):
         return self.rows, self.cols

@@ -164,9 +164,9 @@ struct Vote {
   // made positive, threshold k is reached where gx / gy is at most cot(pi k / n).
   __device__ float& bin(const Histogram& histogram, const Compass& compass) {
     const float steep = fmaf(x, 1e-30f, y);  // on the axis, gx has to be made positive
-    const float ahead = __int_as_float(__float_as_int(x) ^ (__float_as_int(steep) & 0x80000000)), up = fabsf(steep);
-    const float size = fabsf(ahead) + up;
-    const unsigned k = compass.nearest(__fdividef(ahead, fmaxf(size, 1e-30f)));
+    const float ahead = __int_as_float(__float_as_int(x) ^ (__float_as_int(steep) & 0x80000000));
+    const float up = fmaxf(fabsf(steep), 1e-30f), size = fabsf(ahead) + up;  // on a GPU the least numbers are 0
+    const unsigned k = compass.nearest(__fdividef(ahead, size));
     const float beyond = fmaf(-histogram.cotangent(k), up, ahead);
     if (EXACT == AT_DIAGONALS) look_at(beyond, size, x);
     return histogram.bin(k, beyond > 0);
@@ -267,8 +267,8 @@ __device__ inline bool are_levels(const Band& band, int rows, int cols) {
   __syncthreads();
   for (int y = 0; y < rows; ++y)
     for (int i = threadIdx.x; i < cols * CHANNELS; i += blockDim.x) {
-      const double level = double(band.at(band.top + y, band.left)[i]) * 255;
-      if (!(fabs(level - rint(level)) < 3e-5)) others = 1;
+      const float x = band.at(band.top + y, band.left)[i];
+      if (!(fabsf(fmaf(x, 255, -rintf(x * 255))) < 3e-5f)) others = 1;  // fma: the product is not rounded
     }
   __syncthreads();
   return !others;
