@@ -137,12 +137,11 @@ class Kernels:
     options = ("--std=c++17", "--fmad=false", "--prec-sqrt=false", "--prec-div=false")
 
     def __init__(self, code):
-        self._module = sys.modules["cupy"].RawModule(code=code, options=self.options)
+        self._function = lru_cache(sys.modules["cupy"].RawModule(code=code, options=self.options).get_function)
 
     def launch(self, name, n_blocks, *arguments, threads=None, shared=0):
         """Run a kernel on blocks of `threads`, each with `shared` bytes; an int goes as int32, a float as float32."""
-        kernel = self._module.get_function(name)
-        kernel((n_blocks,), (threads or THREADS,), tuple(map(_scalar, arguments)), shared_mem=shared)
+        self._function(name)((n_blocks,), (threads or THREADS,), tuple(map(_scalar, arguments)), shared_mem=shared)
 
 
 def _scalar(argument):
