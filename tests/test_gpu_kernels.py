@@ -109,6 +109,29 @@ def test_hog_where_channels_are_equally_strong(cupy):
     np.testing.assert_allclose(on_gpu(cupy, hog, images, cells_per_block=(2, 2)), expected, atol=1e-5)
 
 
+def equally_strong(n):
+    """Return colour pictures, 3 x 3, in whose middle two channels' gradients (other than by sign) are equally long."""
+    rng, legs = np.random.default_rng(0), {}
+    for x, y in np.ndindex(200, 200):
+        legs.setdefault(x * x + y * y, []).append((x, y))
+    several = [pairs for pairs in legs.values() if len(pairs) > 2]
+    images = np.zeros((n, 3, 3, 3), np.uint8)
+    for image in images:
+        pairs = several[rng.integers(len(several))]
+        for c, k in enumerate(rng.permutation(len(pairs))[:2]):
+            x, y = pairs[k]
+            left, above = rng.integers(0, 256 - x), rng.integers(0, 256 - y)
+            image[1, [0, 2], c], image[[0, 2], 1, c] = (left, left + x), (above, above + y)
+    return images
+
+
+def test_hog_where_rounding_decides_between_channels(cupy):
+    images = equally_strong(3000)
+    for X in as_dtypes(images):
+        arguments = 9, (3, 3), (1, 1), "L1"
+        np.testing.assert_allclose(on_gpu(cupy, hog, X, *arguments), hog(X, *arguments), atol=1e-5)
+
+
 def test_hog_with_very_many_orientations(cupy):
     images = np.random.default_rng(0).integers(0, 256, (1, 4, 40, 3), dtype=np.uint8)
     arguments = 200, (4, 4), (1, 1)  # a histogram takes so much memory that few threads are left
