@@ -101,6 +101,15 @@ def test_what_cuda_forbids(body, launch, message):
     assert (a == 7).all()
 
 
+def test_a_slice_is_as_misaligned_as_it_was():
+    run = kernel("b[0] = *(const int*)a;", "const unsigned char* a, int* b")
+    a, b = np.arange(20, dtype=np.uint8), np.zeros(1, np.int32)
+    run((1,), (1,), (a[4:], b))
+    assert b[0] == 0x07060504
+    with pytest.raises(CudaError, match="a misaligned address"):
+        run((1,), (1,), (a[3:], b))
+
+
 @pytest.mark.parametrize("where", ["extern __shared__ float s[];", "__shared__ float s[4];"])
 def test_shared_memory_is_not_zero(where):
     a = np.zeros(4, np.float32)

@@ -1,6 +1,7 @@
 """The CUDA kernels beside the CPU's and the reference, on a GPU or, as CUDA threads of the CPU's making, anywhere."""
 
 import math
+import platform
 from pathlib import Path
 
 import cuda_on_cpu
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import reference
 import skimage.data
+from conftest import crops
 from gpu_cases import ACTIVATIONS, NORMS, SOURCES, SPACES, all_kernels, as_dtypes, on_gpu, small_runs
+from sklearn.utils.fixes import parse_version
 from test_dense_sift import GEOMETRIES
 from test_patch_kmeans import random_parts
 
@@ -18,6 +21,14 @@ from classic_cls import PatchKMeans, color_histogram, dense_sift, hog, patch_fea
 from classic_cls._arrays import SHARED_MEMORY
 from classic_cls.features._hog_tiles import Tiles
 from classic_cls.features.dense_sift import _Tiles
+
+
+@pytest.fixture(scope="module", params=["gray", "colour"])
+def large(request):
+    """Images of several tiles down and across."""
+    images = crops(2, 150, 260)
+    return images if request.param == "colour" else np.ascontiguousarray(images[..., 1])
+
 
 # --- HOG --------------------------------------------------------------------------------------------------------------
 
@@ -112,6 +123,65 @@ def test_hog_where_channels_are_equally_strong(cupy):
     np.testing.assert_allclose(on_gpu(cupy, hog, images, cells_per_block=(2, 2)), expected, atol=1e-5)
 
 
+def equally_strong(n):
+    """Return colour pictures, 3 x 3, in whose middle two channels' gradients (other than by sign) are equally long."""
+    rng, legs = np.random.default_rng(0), {}
+    for x, y in np.ndindex(200, 200):
+        legs.setdefault(x * x + y * y, []).append((x, y))
+    several = [pairs for pairs in legs.values() if len(pairs) > 2]
+    images = np.zeros((n, 3, 3, 3), np.uint8)
+    for image in images:
+        pairs = several[rng.integers(len(several))]
+        for c, k in enumerate(rng.permutation(len(pairs))[:2]):
+            x, y = pairs[k]
+            left, above = rng.integers(0, 256 - x), rng.integers(0, 256 - y)
+            image[1, [0, 2], c], image[[0, 2], 1, c] = (left, left + x), (above, above + y)
+    return images
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or parse_version(platform.libc_ver()[1]) < parse_version("2.35"),
+    reason="the CPU compares channels by another hypot",
+)
+def test_hog_where_rounding_decides_between_channels(cupy):
+    images = equally_strong(3000)
+    for X in as_dtypes(images):
+        arguments = 9, (3, 3), (1, 1), "L1"
+        np.testing.assert_allclose(on_gpu(cupy, hog, X, *arguments), hog(X, *arguments), atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [(1, 1), (2, 2), (3, 3)])
+def test_hog_of_many_tiles(cupy, large, block):
+    for cell in ((4, 4), (6, 6), (8, 8), (5, 12)):
+        for X in as_dtypes(large)[:2]:
+            expected = hog(X, 9, cell, block)
+            np.testing.assert_allclose(on_gpu(cupy, hog, X, 9, cell, block), expected, atol=1e-5)
+
+
+def tiles_of(X, orientations, cell, block):
+    return Tiles((*X.shape[1:3], X[0, 0, 0].size), X.itemsize, 0, orientations, cell, block)
+
+
+def test_hog_of_many_tiles_has_them(large):
+    tiles = tiles_of(large, 9, (8, 8), (2, 2))
+    assert min(tiles.grid) > 1
+    assert tiles.band_rows < tiles.rows
+
+
+@pytest.mark.parametrize(("cell", "block"), [((8, 8), (18, 18)), ((7, 5), (21, 19)), ((3, 8), (18, 32))])
+def test_hog_of_blocks_of_very_many_cells(cupy, large, cell, block):
+    assert tiles_of(large, 9, cell, block).in_workspace
+    for X in as_dtypes(large[:, :, 1:])[:2]:
+        np.testing.assert_allclose(on_gpu(cupy, hog, X, 9, cell, block), hog(X, 9, cell, block), atol=1e-5)
+
+
+@pytest.mark.parametrize(("cell", "block"), [((140, 250), (1, 1)), ((75, 130), (2, 2)), ((50, 257), (2, 1))])
+def test_hog_of_cells_too_large_to_be_staged(cupy, large, cell, block):
+    for X in as_dtypes(large)[:2]:
+        assert not tiles_of(X, 9, cell, block).staged
+        np.testing.assert_allclose(on_gpu(cupy, hog, X, 9, cell, block), hog(X, 9, cell, block), atol=1e-5)
+
+
 def test_hog_with_very_many_orientations(cupy):
     images = np.random.default_rng(0).integers(0, 256, (1, 4, 40, 3), dtype=np.uint8)
     arguments = 200, (4, 4), (1, 1)  # a histogram takes so much memory that few threads are left
@@ -188,6 +258,22 @@ def test_color_histogram_with_more_bins_than_fit_into_shared_memory(cupy, small,
     np.testing.assert_array_equal(on_gpu(cupy, color_histogram, small, bins, norm="l2", grid=2), expected)
 
 
+@pytest.mark.parametrize("grid", [(1, 1), (7, 11), (50, 61)])
+def test_color_histogram_of_large_images_and_many_cells(cupy, large, grid):
+    for bins, color_space, joint, norm in ((6, "hsv", True, "l2"), (25, "lab", False, "l1"), (256, "gray", True, None)):
+        arguments = bins, color_space, joint, grid, norm
+        expected = color_histogram(large, *arguments)
+        np.testing.assert_array_equal(on_gpu(cupy, color_histogram, large, *arguments), expected)
+
+
+@pytest.mark.parametrize("bins", [4, 25])
+def test_color_histogram_of_so_many_pixels_that_squares_need_64_bits(cupy, bins):
+    images = np.full((1, 300, 400, 3), 77, np.uint8)
+    for norm in (None, "l1", "l2"):
+        expected = color_histogram(images, bins, norm=norm)
+        np.testing.assert_array_equal(on_gpu(cupy, color_histogram, images, bins, norm=norm), expected)
+
+
 # --- Dense SIFT -------------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +323,28 @@ def test_dense_sift_fits_into_shared_memory():
         assert _Tiles(size, step, bin_size, grid).launch(1)[2]["shared"] <= SHARED_MEMORY
 
 
+@pytest.mark.parametrize("step", [3, 4, 8])
+@pytest.mark.parametrize("bin_size", [4, 6, 8])
+def test_dense_sift_of_many_tiles(cupy, large, step, bin_size):
+    colour = large.ndim == 4
+    X, arguments = as_dtypes(large[:1])[colour], (step, bin_size, 0.005, colour)
+    np.testing.assert_allclose(on_gpu(cupy, dense_sift, X, *arguments), dense_sift(X, *arguments), atol=3e-6)
+
+
+def test_dense_sift_of_the_largest_bins(cupy):
+    images = skimage.data.camera()[None, :310, 30:340]
+    features = on_gpu(cupy, dense_sift, images, 5, 101)
+    np.testing.assert_allclose(features, dense_sift(images, 5, 101), atol=3e-6)
+    with pytest.raises(ValueError, match="bin_size=701; on a GPU at most 700"):
+        dense_sift(cupy.asarray(np.zeros((1, 2104, 2104), np.uint8)), 4, 701)
+
+
+@pytest.mark.parametrize("step", [1, 7, 699, 700])
+def test_dense_sift_of_the_largest_bins_fits_into_shared_memory(step):
+    tiles = _Tiles((2801, 2999), step, 700, (701 // step + 1, 899 // step + 1))
+    assert tiles.launch(1)[2]["shared"] <= SHARED_MEMORY
+
+
 # --- Learned patches --------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +388,110 @@ def test_patch_features_equal_the_reference(cupy, small, activation):
     ]
     features = on_gpu(cupy, patch_features, images, *parts, 3, 2, ((1, 1), (2, 2)), activation, alpha=0.5)
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
+
+
+# --- Parts of arrays --------------------------------------------------------------------------------------------------
+
+
+def calls(fitted):
+    """Return functions of images, each of which runs a source."""
+    parts = fitted.mean_, fitted.whitening_, fitted.dictionary_
+    return [
+        *(lambda X, n=n, cell=cell: hog(X, n, cell, (2, 2)) for n in (8, 9) for cell in ((8, 8), (5, 5))),
+        lambda X: color_histogram(X, 6, "lab", grid=(2, 3)),
+        lambda X: dense_sift(X, 4, (4, 6), 0),
+        lambda X: patch_features(X, *parts, 6, 7),
+    ]
+
+
+@pytest.mark.parametrize("which", range(7))
+def test_images_that_begin_anywhere_in_memory(cupy, fitted, which):
+    function = calls(fitted)[which]
+    for X in as_dtypes(crops(2, 32, 32))[:2]:
+        expected = function(X)
+        memory = cupy.asarray(np.concatenate([np.full(16, 99, X.dtype), X.ravel(), np.full(16, 99, X.dtype)]))
+        for first in (16, 1, 4, 8):
+            memory[first : first + X.size] = cupy.asarray(X.ravel())
+            features = function(memory[first : first + X.size].reshape(X.shape)).get()
+            np.testing.assert_allclose(features, expected, atol=1e-5 * max(1, expected.max()))
+
+
+@pytest.mark.parametrize("which", range(7))
+def test_images_that_are_parts_of_larger_ones(cupy, fitted, which):
+    function = calls(fitted)[which]
+    for X in as_dtypes(crops(3, 41, 67))[:2]:
+        for part in (np.s_[1:, 3:-5, 2:-1], np.s_[::2, ::-1, ::2], np.s_[:, 5:, :, ::-1]):
+            expected = function(np.ascontiguousarray(X[part]))
+            features = function(cupy.asarray(X)[part]).get()
+            np.testing.assert_allclose(features, expected, atol=1e-5 * max(1, expected.max()))
+
+
+# --- Symmetries -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("colour", [False, True])
+def test_hog_of_mirrored_images(cupy, dtype, colour):
+    # Angles a become 180 - a: bin k becomes bin 8 - k. Angle 0 stays 0: only on the border is there any.
+    images = np.random.default_rng(0).random((2, 120, 136, 3) if colour else (2, 120, 136)).astype(dtype)
+    cells, across, down = (
+        on_gpu(cupy, hog, X, cells_per_block=(1, 1)).reshape(2, 15, 17, 9)
+        for X in (images, images[:, :, ::-1], images[:, ::-1])
+    )
+    np.testing.assert_allclose(across[:, 1:-1], cells[:, 1:-1, ::-1, ::-1], atol=1e-5)
+    np.testing.assert_allclose(down[:, 1:-1], cells[:, ::-1, :, ::-1][:, 1:-1], atol=1e-5)
+
+
+def test_hog_in_any_order_of_channels(cupy):
+    images = np.random.default_rng(0).random((2, 120, 136, 3))  # no two channels equally strong
+    for X in (images, images.astype(np.float32)):
+        expected = on_gpu(cupy, hog, X)
+        for order in ([2, 0, 1], [1, 0, 2]):
+            np.testing.assert_allclose(on_gpu(cupy, hog, X[..., order]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("color_space", SPACES)
+def test_color_histogram_of_flipped_images(cupy, color_space):
+    images = crops(2, 144, 210)
+    for grid in ((1, 1), (3, 2), (12, 15)):  # a cell's mirror image is a cell
+        cells, flipped = (
+            on_gpu(cupy, color_histogram, X, 4, color_space, grid=grid).reshape(2, *grid, -1)
+            for X in (images, images[:, ::-1, ::-1])
+        )
+        np.testing.assert_array_equal(flipped, cells[:, ::-1, ::-1])
+
+
+def test_color_histogram_of_permuted_channels(cupy):
+    images = crops(2, 150, 260)
+    counts = on_gpu(cupy, color_histogram, images, (3, 4, 5)).reshape(2, 3, 4, 5)
+    permuted = on_gpu(cupy, color_histogram, images[..., [2, 0, 1]], (5, 3, 4)).reshape(2, 5, 3, 4)
+    np.testing.assert_array_equal(permuted, counts.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(("step", "bin_size"), [(4, 6), (3, 4), (8, 8)])
+def test_dense_sift_of_mirrored_images(cupy, step, bin_size):
+    rows, cols = (n - (n - 1 - 3 * bin_size) % step for n in (99, 147))  # descriptors up to both borders
+    images, side = crops(2, rows, cols), 3 * bin_size + 1
+    grid, across, down = (
+        on_gpu(cupy, dense_sift, X, step, bin_size, 0).reshape(
+            2, (rows - side) // step + 1, (cols - side) // step + 1, 4, 4, 8
+        )
+        for X in (images, images[:, :, ::-1], images[:, ::-1])
+    )
+    np.testing.assert_allclose(across[:, :, ::-1, :, ::-1][..., (4 - np.arange(8)) % 8], grid, atol=3e-6)
+    np.testing.assert_allclose(down[:, ::-1, :, ::-1][..., -np.arange(8) % 8], grid, atol=3e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_patch_features_of_flipped_images(cupy, activation):
+    images, order = crops(2, 25, 35), np.arange(108).reshape(6, 6, 3)[:, ::-1].ravel()
+    mean, whitening, dictionary = random_parts(108, 20)
+    mirrored = mean[order], whitening[order][:, order], dictionary[:, order]
+    cells, flipped = (
+        on_gpu(cupy, patch_features, X, *parts, activation=activation).reshape(2, 2, 2, -1)
+        for X, parts in ((images, (mean, whitening, dictionary)), (images[:, :, ::-1], mirrored))
+    )
+    assert_close(flipped, cells[:, :, ::-1])
 
 
 # --- All of them ------------------------------------------------------------------------------------------------------

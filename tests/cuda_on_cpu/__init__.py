@@ -14,6 +14,7 @@ import numpy as np
 KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\([\d, ]+\))?\s+(\w+)\(')
 _DYNAMIC_SHARED = re.compile(r"extern __shared__ ([\w ]+) (\w+)\[\];")
 _FENCE = 4096  # bytes on either side of an array that a kernel must not touch
+_ALIGNMENT = 16  # of what is allocated; a copy of a slice is as much off as the slice
 _POISON = b"\xad\xdb\xba\xff"  # as float32, a NaN that changes its bits in any sum or product
 
 seed = 0  # of the order in which threads and blocks run
@@ -106,14 +107,14 @@ class _Arguments:
     def _fenced(self, array, i, written):
         if not array.flags.c_contiguous:
             raise CudaError(f"{self.kernel}: argument {i} is an array with gaps")
-        memory = _poisoned(array.nbytes + 2 * _FENCE)
-        memory[_FENCE : _FENCE + array.nbytes] = array.reshape(-1).view(np.uint8)
-        self.arrays.append((i, array, memory, written))
-        return np.array([memory.ctypes.data + _FENCE], np.uint64)
+        first = _FENCE + array.ctypes.data % _ALIGNMENT
+        memory = _poisoned(first + array.nbytes + _FENCE)
+        memory[first : first + array.nbytes] = array.reshape(-1).view(np.uint8)
+        self.arrays.append((i, array, memory, slice(first, first + array.nbytes), written))
+        return np.array([memory.ctypes.data + first], np.uint64)
 
     def take_back(self):
-        for i, array, memory, written in self.arrays:
-            within = slice(_FENCE, _FENCE + array.nbytes)
+        for i, array, memory, within, written in self.arrays:
             untouched = _poisoned(len(memory))
             untouched[within] = memory[within]
             if (memory != untouched).any():
