@@ -87,6 +87,8 @@ def difference(ours, theirs):
     """Return by how much features differ, of which the largest is 1 or less; errors of one type do not."""
     if isinstance(ours, Exception) or isinstance(theirs, Exception):
         return 0 if type(ours) is type(theirs) or "on a GPU at most" in str(ours) else np.inf
+    if isinstance(ours, list):
+        return max(difference(*pair) for pair in zip(ours, theirs, strict=True))
     ours = ours.get()
     assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
     return np.abs(ours - theirs).max() / max(1, np.abs(theirs).max())
