@@ -124,12 +124,13 @@ class Case(NamedTuple):
     peer_run: Callable | None = None  # of NumPy's images
 
 
-def hog_case(quick, colour=False, dtype=np.uint8):
+def hog_case(quick, colour=False, dtype=np.uint8, side=32):
     def peer(images):
         axis = -1 if colour else None
         return [skimage.feature.hog(image, cells_per_block=(2, 2), channel_axis=axis) for image in images]
 
-    images = many(600_000 if dtype == np.uint8 else 200_000, quick, peer_cases._COLOR if colour else peer_cases._GRAY)
+    n = (600_000 if dtype == np.uint8 else 200_000) * 32**2 // side**2
+    images = many(n, quick, peer_cases._COLOR if colour else peer_cases._GRAY, side)
     images = images if dtype == np.uint8 else images.astype(dtype) / dtype(255)
     return Case(partial(hog, cells_per_block=(2, 2)), images, "scikit-image hog", peer)
 
@@ -144,8 +145,8 @@ def color_case(quick, **parameters):
     return Case(partial(color_histogram, **parameters), images, *(("OpenCV calcHist", peer) if rgb else ()))
 
 
-def sift_case(quick):
-    images = many(200_000, quick, peer_cases._GRAY)
+def sift_case(quick, side=32):
+    images = many(200_000 * 32**2 // (2 * side**2 - 32**2), quick, peer_cases._GRAY, side)
     return Case(partial(dense_sift, contrast_threshold=0), images, "OpenCV SIFT", peer_cases._opencv_sift)
 
 
@@ -157,19 +158,21 @@ def patches_case(quick, n_entries=1600):
 
 CASES = {
     "hog": hog_case,
+    "hog-128": partial(hog_case, side=128),
     "hog-colour": partial(hog_case, colour=True),
     "hog-float32": partial(hog_case, dtype=np.float32),
     "color-joint": color_case,
     "color-per-channel": partial(color_case, joint=False),
     "color-hsv": partial(color_case, color_space="hsv"),
     "dense-sift": sift_case,
+    "dense-sift-128": partial(sift_case, side=128),
     "patches": patches_case,
 }
 
 
-def many(n, quick, names):
-    """Return `n` images of 32 x 32 pixels, fewer on a GPU of little memory: a thousand crops, again and again."""
-    crops = peer_cases.crops(_CHECKED if quick else 1000, 32, 32, names)
+def many(n, quick, names, side=32):
+    """Return `n` square images, fewer on a GPU of little memory: a hundred crops, again and again."""
+    crops = peer_cases.crops(_CHECKED if quick else 100, side, side, names)
     share = min(1, _arrays.free_bytes() / (16 << 30))
     return crops if quick else np.tile(crops, (max(1, int(share * n / len(crops))), *[1] * (crops.ndim - 1)))
 

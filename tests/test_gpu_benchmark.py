@@ -42,7 +42,7 @@ def test_rows_are_complete(gpu, run, monkeypatch, tmp_path, capsys):
         numbers = [value for value in row.values() if isinstance(value, int | float)]
         assert len(numbers) >= 6
         assert all(math.isfinite(value) and value > 0 for value in numbers)
-    assert [row["peer, images/s"] is None for row in figures["kernels"]] == [False] * 5 + [True, False, True]
+    assert [row["peer, images/s"] is None for row in figures["kernels"]] == [False] * 6 + [True, False, False, True]
     assert all(row["same labels"] > 0.9 for row in figures["models"])
 
 
