@@ -1,10 +1,10 @@
 // Runs CUDA kernels on the CPU, for tests.
 //
 // The threads of a block are fibres: each runs until it comes to a barrier, and a scheduler picks the next, in an order
-// that a seed shuffles anew at every turn. Blocks follow one another, shuffled too. So what a kernel may not rely on
-// (that a thread has already written what another reads) fails here for some seed. Also found: barriers and warp
-// operations that some threads never reach, uninitialised shared memory (it is filled with 0xff, a NaN), shared memory
-// written beyond its end, and launches that CUDA would refuse.
+// that a seed shuffles anew at every turn, and some warps wait for several turns. Blocks follow one another, shuffled too.
+// So what a kernel may not rely on (that a thread has already written what another reads) fails here for some seed. Also
+// found: barriers and warp operations that some threads never reach, uninitialised shared memory (it is filled with 0xff,
+// a NaN), shared memory written beyond its end, and launches that CUDA would refuse.
 //
 // Reads and writes of vectors must be aligned, as on a GPU: the compiler asks wherever a pointer is followed. Denormal
 // numbers count as 0.
@@ -150,10 +150,11 @@ inline void release_warps(unsigned n) {
 
 inline void run_block(unsigned n, std::vector<unsigned>& order) {
   release(0, n);
-  for (;;) {
+  for (uint64_t asleep = n > unsigned(warpSize) ? random() : 0;;) {
     shuffle(order);
+    if (n > unsigned(warpSize) && random() % 8 == 0) asleep = random();  // these warps wait, and others get ahead
     for (unsigned t : order)
-      if (fibres[t]->state == State::Ready) run(t);
+      if (fibres[t]->state == State::Ready && !(asleep >> t / warpSize & 1)) run(t);
     if (failure) throw std::runtime_error(failure);
     release_warps(n);
     if (count(State::Done, 0, n) == n) return;
