@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import accuracy
@@ -99,17 +100,18 @@ def copy_bandwidth(cupy, quick):
 
 
 def event_seconds(cupy, call, n_times=20):
-    """Return the median time of a call on the GPU, after one that isn't counted."""
+    """Return the median time of a call on the GPU, after one that isn't counted.
+
+    The calls are given one after the other, as in a long run: while the GPU works, the host prepares the next.
+    """
     call()
-    seconds = []
-    for _ in range(n_times):
-        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record()
+    events = [cupy.cuda.Event() for _ in range(n_times + 1)]
+    events[0].record()
+    for event in events[1:]:
         call()
-        stop.record()
-        stop.synchronize()
-        seconds.append(cupy.cuda.get_elapsed_time(start, stop) / 1000)
-    return float(np.median(seconds))
+        event.record()
+    events[-1].synchronize()
+    return float(np.median([cupy.cuda.get_elapsed_time(*pair) for pair in pairwise(events)])) / 1000
 
 
 # --- Kernels ----------------------------------------------------------------------------------------------------------

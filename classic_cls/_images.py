@@ -15,7 +15,7 @@ from joblib import effective_n_jobs
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._arrays import device_of, for_device_batches, namespace, on_device, refuse_device
+from ._arrays import device_of, for_device_batches, namespace, on_device, refuse_device, sum_of_squares
 from ._sending import Streamed, stack
 
 _LARGEST = 1e6  # a gradient's square must stay far inside float32
@@ -247,7 +247,7 @@ def _check_floats(images, unit_range):
     if images.size == 0:
         return
     with device_of(images), np.errstate(over="ignore", invalid="ignore"):
-        if not unit_range and float(namespace(images).vdot(images, images)) <= _LARGEST**2:
+        if not unit_range and sum_of_squares(images) <= _LARGEST**2:
             return  # half the time of the extremes, and most often enough
         low, high = float(images.min()), float(images.max())  # NaN wins both
     if not (np.isfinite(low) and np.isfinite(high)):

@@ -12,24 +12,27 @@ ACTIVATIONS = ["triangle", "soft_threshold", "hard"]
 
 # The CUDA sources, with the types that each is compiled for.
 PIXELS = [{"Pixel": np.uint8}, {"Pixel": np.float32}]
+CHOSEN = {"ORIENTATIONS": 9, "CELL_ROWS": 8, "CELL_COLS": 8, "BLOCK_ROWS": 2, "BLOCK_COLS": 2}
+HOG = CHOSEN | {"IN_SHARED": 1, "LANES": 4}
 SOURCES = {
     "features/color_histogram.cu": [
-        {"CHANNELS": channels, "SPACE": space, "JOINT": joint, "IN_SHARED": in_shared}
-        for channels in (1, 3)
+        {"CHANNELS": channels, "RUN": run, "SPACE": space, "JOINT": joint, "IN_SHARED": in_shared}
+        for channels, run in ((1, 1), (3, 4))
         for space in range(5)
         for joint, in_shared in (((0, 1), (1, 1), (1, 0)) if space == 2 else ((1, 1),))
     ],
     "features/dense_sift.cu": [
-        {"Pixel": pixel, "CHANNELS": n, "REACH": reach}
+        {"Pixel": pixel, "CHANNELS": n, "SPACING": spacing, "REACH": reach}
         for pixel in (np.uint8, np.float32)
         for n in (1, 3)
-        for reach in (1, 3)
+        for spacing, reach in ((4, 1), (1, 3))
     ],
     "features/hog.cu": [
-        {"Pixel": pixel, "CHANNELS": channels, "RUN": run, "STAGED": staged, "EXACT": exact}
+        HOG | {"Pixel": pixel, "CHANNELS": channels, "RUN": run, "STAGED": staged, "EXACT": exact, "NORM": norm}
         for pixel in (np.uint8, np.float32, np.float64)
         for channels in (1, 3)
-        for run, staged in ((1, 1), (4, 1), (1, 0))
+        for run, staged, norm in ((1, 1, 0), (4, 1, 2), (8, 1, 3), (1, 0, 1))
+        if channels == 1 or run < 8
         for exact in ((2,) if pixel == np.float64 else (0, 1, 2) if staged else (0,))
     ],
     "features/patch_kmeans.cu": PIXELS,

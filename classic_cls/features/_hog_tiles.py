@@ -1,8 +1,10 @@
 """How the GPU's HOG kernel cuts images into tiles that fit into the shared memory of a thread block."""
 
 import math
+from collections import Counter
+from functools import lru_cache
 
-from .._arrays import threads_for
+from .._arrays import SHARED_MEMORY, WARP, threads_for
 
 _ROOM = 12 << 10  # bytes for a tile's pixels, and for its cells: so that many tiles are at work at once
 _VOTES = 16 << 10  # and for its threads' votes
@@ -13,28 +15,32 @@ class Tiles:
     """Tiles of images of `shape` (height, width, channels) at multiples of `alignment` bytes; hog.cu has the words."""
 
     def __init__(self, shape, itemsize, alignment, orientations, cell, block):
-        self.height, self.width, channels = shape
-        self.pixel, self.orientations, self.cell, self.block = channels * itemsize, orientations, cell, block
+        self.height, self.width, self.channels = shape
+        self.pixel, self.orientations, self.cell, self.block = self.channels * itemsize, orientations, cell, block
+        self.most_threads = max(WARP, _VOTES // (4 * orientations) // WARP * WARP)
+        self.most = min(_ROOM, (SHARED_MEMORY - 4 * orientations * (self.most_threads + 1) - 4) // 2)
         self.down, self.across = (k // size - n + 1 for k, size, n in zip(shape, cell, block, strict=False))
-        self.rows, self.cols = self.down, self.across
-        self.run = 4 if cell[1] % 4 == 0 else 1
-        self.margin = 4 * self.run
+        self.rows, self.cols, self.padding, self.together = self.down, self.across, 0, 1
+        self.run = next(run for run in ((8, 4, 1) if self.channels == 1 else (4, 1)) if cell[1] % run == 0)
+        self.margin = 16 if self.run > 1 else 4
         self._shrink()
         self.band_rows = self.rows + block[0] - 1
-        while self.band_rows > 1 and self._room(self.band_rows) > _ROOM:
+        while self.band_rows > 1 and self._room(self.band_rows) > self.most:
             self.band_rows = -(-self.band_rows // 2)
         self.room = self._room(self.band_rows)
-        self.staged = self.room <= _ROOM
-        if not self.staged:  # cells so wide are read where they are
+        self.staged = self.room <= self.most
+        if self.staged:
+            self._stagger()
+        else:  # cells so wide are read where they are
             self.run, self.room = 1, 0
             self.band_rows = max(1, min(self.rows + block[0] - 1, _MOST // self._runs(1)))
         self.piece = self._piece(alignment)
 
     def _shrink(self):
         """Take fewer rows and columns of blocks until their cells and a row of cells' pixels fit."""
-        while self.rows * self.cols > 1 and self._cell_bytes() > _ROOM:
+        while self.rows * self.cols > 1 and self._cell_bytes() > self.most:
             self.rows, self.cols = self._halved()
-        while self.cols > 1 and self._room(1) > _ROOM:
+        while self.cols > 1 and self._room(1) > self.most:
             self.cols = -(-self.cols // 2)
 
     def _halved(self):
@@ -47,18 +53,45 @@ class Tiles:
         return self.rows + self.block[0] - 1, self.cols + self.block[1] - 1
 
     def _cell_bytes(self):
-        return 4 * math.prod(self._cells()) * (self.orientations + 1) + 8 * self.rows * self.cols
+        return 4 * math.prod(self._cells()) * (self.orientations + 1)
 
     @property
     def pitch(self):
         """Pixels of a row in shared memory."""
-        return -(-min(self.width, self._cells()[1] * self.cell[1] + 2 * self.margin) // 4) * 4
+        return -(-min(self.width, self._cells()[1] * self.cell[1] + 2 * self.margin) // 4) * 4 + self.padding
 
     def _room(self, band_rows):
         return -(-(band_rows * self.cell[0] + 2) * self.pitch * self.pixel // 16) * 16
 
     def _runs(self, band_rows):
         return band_rows * self._cells()[1] * (self.cell[1] // self.run)
+
+    def _stagger(self):
+        """Take so many images together that warps are full, and rows of such a length that lanes use different banks."""
+        if self.per_image == 1 and self.band_rows == self._cells()[0]:
+            runs = self._runs(self.band_rows)
+            most = min(self.most // self.room, self.most // self._cell_bytes(), threads_for(128, self.most_threads) // runs)
+            self.together = max(range(1, max(1, min(16, most)) + 1), key=lambda n: n * runs / threads_for(n * runs, 1024))
+        paddings = [padding for padding in range(0, 32, 4) if self._padded(padding) * self.together <= self.most]
+        self.padding = min(paddings, key=self._conflicts)
+        self.room = self._padded(self.padding)
+
+    def _padded(self, padding):
+        """Return the room with so many pixels behind each row."""
+        self.padding = padding
+        return self._room(self.band_rows)
+
+    def _conflicts(self, padding):
+        """Return how many turns the lanes of a warp need to read their pixels in shared memory, in whole rows."""
+        room, width = self._padded(padding), 4 if self.pixel <= 3 else 16
+        per_row, cell = self._cells()[1] * self.cell[1] // self.run, self.cell[0] * self.pitch * self.pixel
+        places = []
+        for i in range(min(WARP, self.together * self._runs(self.band_rows))):
+            which, run = divmod(i, self._runs(self.band_rows))
+            places.append(which * room + run // per_row * cell + run % per_row * self.run * self.pixel)
+        at_once = 128 // width
+        turns = [places[k : k + at_once] for k in range(0, len(places), at_once)]
+        return sum(max(Counter(place // width % at_once for place in turn).values()) for turn in turns)
 
     def _piece(self, alignment):
         """Return the largest piece of which the rows of all tiles have a whole number."""
@@ -68,13 +101,13 @@ class Tiles:
             for col in range(0, self.across, self.cols)
             for cols in [min(self.cols, self.across - col)]
         ]
-        common = math.gcd(alignment, self.pixel * math.gcd(self.width, self.pitch, *lefts, *ends))
+        common = math.gcd(alignment, self.pixel * math.gcd(self.width, *lefts, *ends))
         return next(piece for piece in (16, 4, 1) if common % piece == 0)
 
     @property
     def in_workspace(self):
         """Numbers of the workspace that a tile needs: 0 where the cells fit into shared memory."""
-        return 0 if self._cell_bytes() <= _ROOM else math.prod(self._cells()) * (self.orientations + 1)
+        return 0 if self._cell_bytes() <= self.most else math.prod(self._cells()) * (self.orientations + 1)
 
     @property
     def grid(self):
@@ -88,12 +121,28 @@ class Tiles:
 
     def numbers(self):
         """Return what the kernel has to know, in its order."""
-        image = self.height, self.width, *self.cell, *self.block, self.down, self.across
-        return *image, *self.grid, self.rows, self.cols, self.band_rows, self.margin, self.pitch, self.room, self.piece
+        image = self.height, self.width, self.down, self.across, *self.grid, self.rows, self.cols
+        part = 16 if self.piece == 16 and self.pitch * self.pixel % 16 == 0 else min(4, self.piece)
+        return *image, self.together, self.band_rows, self.margin, self.pitch, self.room, self.piece, part
+
+    @property
+    def lanes(self):
+        """Lanes of a warp that share a block: as few turns of as few instructions as possible."""
+        size, blocks, threads = math.prod(self.block) * self.orientations, self.rows * self.cols, self.launch()["threads"]
+        wide = math.gcd(size, 4)
+        blocks *= self.together
+
+        def cost(lanes):
+            pieces, turns = -(-size // (wide * lanes)), -(-blocks * lanes // threads)
+            return turns * (45 + pieces * (5 * wide + min(WARP // lanes, blocks)) + 6 * math.log2(lanes))
+
+        return min((1, 2, 4, 8, 16, 32), key=cost)
 
     def launch(self):
         """Return the threads of a block, and the bytes of shared memory."""
-        bins = self.orientations
-        threads = min(threads_for(self._runs(self.band_rows)), _VOTES // (4 * bins))
-        cells = 8 * self.rows * self.cols if self.in_workspace else self._cell_bytes()
-        return {"threads": threads, "shared": self.room + 4 * (bins + 1 + bins * threads) + cells}
+        bins, threads = self.orientations, threads_for(self.together * self._runs(self.band_rows), self.most_threads)
+        cells = 0 if self.in_workspace else self._cell_bytes()
+        return {"threads": threads, "shared": self.together * (self.room + cells) + 4 * (bins + 1 + bins * threads)}
+
+
+tiles_for = lru_cache(Tiles)

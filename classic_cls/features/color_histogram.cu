@@ -1,8 +1,10 @@
 // Colour histograms on a GPU: the conventions and the numbers of color_histogram.cpp. The loader defines CHANNELS (1 or
-// 3), SPACE, JOINT and whether a histogram is short enough to be IN_SHARED memory; else it is in the workspace.
+// 3), RUN (the pixels that a thread takes at a time, 4 or 1; a row of a cell has a multiple of them), SPACE, JOINT and
+// whether a histogram is short enough to be IN_SHARED memory; else it is in the workspace.
 //
 // A thread block takes a cell of an image: its threads go over the pixels and raise counters. (Many neighbours have the
-// same colour, and the same counter. In shared memory the hardware adds up a warp's increments before.) Counts are integers, so the order of the threads cannot be seen.
+// same colour, and the same counter. In shared memory the hardware adds up a warp's increments before.) Counts are
+// integers, so the order of the threads cannot be seen.
 #include "_cuda.cuh"
 
 enum Space { RGB, HSV, LAB, OPPONENT, GRAY };
@@ -60,6 +62,7 @@ struct Cell {
     const int i = cols == 1 ? index : index / cols, j = index - i * cols;
     top = edge(i, image_height, rows), left = edge(j, image_width, cols);
     height = edge(i + 1, image_height, rows) - top, width = edge(j + 1, image_width, cols) - left;
+    if (cols == 1) width *= height, height = 1;  // one long row
   }
 };
 
@@ -71,23 +74,52 @@ struct Binning {
   __device__ int bin(const Levels& levels, int c) const { return levels.c[c] * scale[c] >> 15; }
 };
 
+// The channels of a run of pixels.
+struct Run {
+  unsigned char at[RUN * CHANNELS];
+
+  __device__ explicit Run(const unsigned char* from) {
+    for (int i = 0; i < RUN * CHANNELS; ++i)
+      at[i] = RUN == 4 ? ((const unsigned*)from)[i / 4] >> 8 * (i % 4) : from[i];
+  }
+};
+
+__device__ inline void count(const Levels& levels, const Binning& binning, unsigned int* counters) {
+  int index = 0;
+  for (int c = 0; c < (SPACE == GRAY ? 1 : 3); ++c)
+    if (JOINT) index += binning.bin(levels, c) * binning.stride[c];
+    else atomicAdd(counters + binning.first[c] + binning.bin(levels, c), 1u);
+  if (JOINT) atomicAdd(counters + index, 1u);
+}
+
 // `image` begins with the cell.
 __device__ inline void count(const unsigned char* image, int width, const Cell& cell, const Binning& binning,
                              const float* light, unsigned int* counters) {
-  constexpr int n_channels = SPACE == GRAY ? 1 : 3, last = CHANNELS - 1;
-  const int down = blockDim.x / cell.width, right = blockDim.x % cell.width;
-  int row = threadIdx.x / cell.width, col = threadIdx.x % cell.width;
-  while (row < cell.height) {
-    const unsigned char* pixel = image + (row * width + col) * CHANNELS;
-    const Levels levels = levels_of(pixel[0], pixel[min(1, last)], pixel[last], light);
-    int index = 0;
-    for (int c = 0; c < n_channels; ++c)
-      if (JOINT) index += binning.bin(levels, c) * binning.stride[c];
-      else atomicAdd(counters + binning.first[c] + binning.bin(levels, c), 1u);
-    if (JOINT) atomicAdd(counters + index, 1u);
-    row += down, col += right;
-    if (col >= cell.width) ++row, col -= cell.width;
+  constexpr int last = CHANNELS - 1;
+  const int across = cell.width / RUN;
+  int row = threadIdx.x >= across, col = threadIdx.x, down = 0, right = blockDim.x;
+  if (cell.height > 1) {
+    down = blockDim.x / across, right = blockDim.x - down * across;
+    row = threadIdx.x / across, col = threadIdx.x - row * across;
   }
+#pragma unroll 2
+  while (row < cell.height) {
+    const Run run(image + (size_t(row) * width + size_t(col) * RUN) * CHANNELS);
+    for (int i = 0; i < RUN; ++i) {
+      const unsigned char* pixel = run.at + i * CHANNELS;
+      count(levels_of(pixel[0], pixel[min(1, last)], pixel[last], light), binning, counters);
+    }
+    row += down, col += right;
+    if (col >= across) ++row, col -= across;
+  }
+}
+
+// a / b to the nearest, where `inverse` is 1 / b to the nearest (P. Markstein, "Computation of elementary functions on
+// the IBM RISC System/6000 processor", 1990).
+__device__ inline float divided(float a, float b, float inverse) {
+  float q = a * inverse;
+  for (int step = 0; step < 2; ++step) q = fmaf(fmaf(-q, b, a), inverse, q);
+  return q;
 }
 
 __device__ inline unsigned long long sum_of_squares(const unsigned int* counters, int n_bins) {
@@ -109,7 +141,7 @@ extern "C" __global__ void color_histogram(const unsigned char* images, int heig
   unsigned int* counters = IN_SHARED ? memory : workspace + size_t(blockIdx.x) * n_bins;
   for (int k = threadIdx.x; k < n_bins; k += blockDim.x) counters[k] = 0;
   __syncthreads();
-  const int image = blockIdx.x / (rows * cols);
+  const int image = rows * cols == 1 ? blockIdx.x : blockIdx.x / (rows * cols);
   const Cell cell(blockIdx.x - image * (rows * cols), height, width, rows, cols);
   const unsigned char* pixels = images + (size_t(image) * height * width + cell.top * width + cell.left) * CHANNELS;
   count(pixels, width, cell, *(const Binning*)binning, light, counters);
@@ -117,9 +149,10 @@ extern "C" __global__ void color_histogram(const unsigned char* images, int heig
   float size = 1;
   if (norm == COUNTS_L2) size = float(sqrt(double(sum_of_squares(counters, n_bins))));
   else if (norm != NONE) size = float(cell.height * cell.width * (JOINT || SPACE == GRAY ? 1 : 3));
+  const float inverse = __fdiv_rn(1, size);
   float* to = features + size_t(blockIdx.x) * n_bins;
   for (int k = threadIdx.x; k < n_bins; k += blockDim.x) {
-    const float share = __fdiv_rn(counters[k], size);
+    const float share = divided(counters[k], size, inverse);
     to[k] = norm == HELLINGER ? __fsqrt_rn(share) : share;
   }
 }

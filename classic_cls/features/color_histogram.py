@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._arrays import SHARED_MEMORY, empty_beside, load_kernels, namespace, on_device, threads_for
+from .._arrays import SHARED_MEMORY, constant, empty_beside, load_kernels, namespace, on_device, threads_for
 from .._images import (
     as_pixels,
     fit_images,
@@ -319,18 +319,27 @@ def _launch_kernel(pixels, bins, color_space, joint, grid, norm, out):
     in_shared = n_bins * 4 <= SHARED_MEMORY - 1024
     n_pixels = height * width // (grid[0] * grid[1])
     norms = _NORMS[1:].index(norm) + 1 if norm != "none" else 0
-    names = {"CHANNELS": channels, "SPACE": list(_CHANNELS).index(color_space), "JOINT": int(joint)}
+    run = _run(pixels, grid)
+    names = {"CHANNELS": channels, "RUN": run, "SPACE": list(_CHANNELS).index(color_space), "JOINT": int(joint)}
     load_kernels("features/color_histogram.cu", **names, IN_SHARED=int(in_shared)).launch(
         "color_histogram",
         n_cells,
         *(pixels, height, width, *grid, norms, n_bins),
-        xp.asarray(_binning(bins, color_space)),
-        xp.asarray(_linear_light()),
+        constant(xp, _binning, tuple(bins), color_space),
+        constant(xp, _linear_light),
         xp.empty(1 if in_shared else n_cells * n_bins, np.uint32),
         out,
-        threads=threads_for(max(n_bins, n_pixels), most=1024 if n_pixels > _MANY_PIXELS else None),
+        threads=threads_for(max(n_bins // 4, n_pixels // run), most=1024 if n_pixels > _MANY_PIXELS else None),
         shared=4 * n_bins if in_shared else 0,
     )
+
+
+def _run(pixels, grid):
+    """Return how many pixels a thread takes at a time: 4 where all cells' rows have whole words of them."""
+    (_, height, width, _), (rows, cols) = pixels.shape, grid
+    row = width // cols if width % cols == 0 else 1  # a cell of all columns is one long row
+    whole = (width * height if grid == (1, 1) else width if cols == 1 else row) % 4 == 0
+    return 4 if whole and pixels.data.ptr % 4 == 0 else 1
 
 
 @lru_cache

@@ -1,5 +1,5 @@
 // Dense SIFT on a GPU: the conventions and the numbers of dense_sift.cpp. The loader defines Pixel (unsigned char or
-// float), CHANNELS (1 or 3) and REACH, a bin's size in units of g (see below).
+// float), CHANNELS (1 or 3), SPACING and REACH: g (see below), and a bin's size in units of it.
 //
 // A thread block takes a tile, some rows and columns of descriptors. Their bins are centred on nodes, every g-th pixel
 // down and across, g = gcd(step, bin size). Of each stretch of g pixels in a row it takes, for each of 8 directions, the
@@ -7,7 +7,7 @@
 // gives, across and then down. So a vote is cast once, whatever the bin size. Then 8 threads put a descriptor together.
 #include "_cuda.cuh"
 
-constexpr int DIRECTIONS = 8, BINS = 4, TEAM = 8;  // threads that share a descriptor
+constexpr int BIN_SIZE = REACH * SPACING, DIRECTIONS = 8, BINS = 4, TEAM = 8;  // threads that share a descriptor
 
 // The votes of a stretch of pixels: their sum, and the sum of votes times their places, 0 to g - 1.
 struct alignas(8) Stretch {
@@ -17,22 +17,23 @@ struct alignas(8) Stretch {
 };
 
 struct Plan {
-  int height, width, step, bin_size, spacing;  // between nodes
+  int height, width, step;
   int down, across, tile_rows, tile_cols, tiles_down, tiles_across;  // descriptors of an image and of a tile; tiles
-  int band, gray_pitch, pitch;  // rows of pixels at a time; numbers of a row in shared memory
+  int fetched, band, pitch;  // rows of pixels that are fetched, and that are worked on, at a time; numbers in a row
+  int apart;                 // stretches of the next direction are so many further
 
-  __device__ int hop() const { return step / spacing; }
+  __device__ int hop() const { return step / SPACING; }
 };
 
 struct Tile {
   int image, row, col, rows, cols, top, left, nodes_down, nodes_across;
 
   __device__ Tile(const Plan& plan, int i) {
-    const int strip = i / plan.tiles_across;
-    image = strip / plan.tiles_down;
+    const int strip = plan.tiles_across == 1 ? i : i / plan.tiles_across;  // a division takes 25 instructions
+    image = plan.tiles_down == 1 ? strip : strip / plan.tiles_down;
     row = (strip - image * plan.tiles_down) * plan.tile_rows, rows = min(plan.tile_rows, plan.down - row);
     col = (i - strip * plan.tiles_across) * plan.tile_cols, cols = min(plan.tile_cols, plan.across - col);
-    top = row * plan.step - plan.bin_size, left = col * plan.step - plan.bin_size;  // of the first stretch
+    top = row * plan.step - BIN_SIZE, left = col * plan.step - BIN_SIZE;  // of the first stretch
     nodes_down = (rows - 1) * plan.hop() + 3 * REACH + 1;
     nodes_across = (cols - 1) * plan.hop() + 3 * REACH + 1;
   }
@@ -74,22 +75,53 @@ struct Image {
 // What is needed for the rows from `first` on, which may lie beyond the border.
 __device__ inline Picture fetch(const Image& image, const Plan& plan, const Tile& tile, int first, int rows,
                                 float* numbers) {
-  const int across = (tile.nodes_across + 2 * REACH - 1) * plan.spacing;
-  const int top = within(first, plan.height) - 1, down = within(first + rows - 1, plan.height) + 2 - top;
-  const int left = within(tile.left, plan.width) - 1, cols = within(tile.left + across - 1, plan.width) + 2 - left;
+  const int across = (tile.nodes_across + 2 * REACH - 1) * SPACING;
+  const int top = within(first, plan.height) - 1, bottom = within(first + rows - 1, plan.height) + 2;
+  const int left = within(tile.left, plan.width) - 1, right = within(tile.left + across - 1, plan.width) + 2;
+  const Picture picture{numbers, plan.height, plan.width, top, left, plan.pitch};
+
+  const int first_row = max(top, 0), first_col = max(left, 0), cols = min(right, plan.width) - first_col;
+  const int inside = (min(bottom, plan.height) - first_row) * cols;
+  const Pixel* from = image.pixels + (first_row * plan.width + first_col) * CHANNELS;
+  float* to = numbers + (first_row - top) * plan.pitch + first_col - left;
+  constexpr int AT_ONCE = 8;  // pixels on their way
   const float per_row = 1.f / cols;
-  for (int i = threadIdx.x; i < down * cols; i += blockDim.x) {
-    const int row = quotient(i, per_row), col = i - row * cols;
-    numbers[row * plan.gray_pitch + col] = image.at(top + row, left + col);
+  for (int i = threadIdx.x; i < inside; i += AT_ONCE * blockDim.x) {
+    float grays[AT_ONCE];
+    int places[AT_ONCE];
+    for (int k = 0; k < AT_ONCE; ++k) {
+      const int pixel = min(i + k * int(blockDim.x), inside - 1);  // in the end some come twice: no branch
+      const int row = quotient(pixel, per_row), col = pixel - row * cols;
+      grays[k] = gray(from + (row * plan.width + col) * CHANNELS);
+      places[k] = row * plan.pitch + col;
+    }
+    for (int k = 0; k < AT_ONCE; ++k) to[places[k]] = grays[k];
   }
-  return {numbers, plan.height, plan.width, top, left, plan.gray_pitch};
+  // Then what lies around it: twice a row, and twice a column.
+  const int around[] = {top < 0 ? right - left : 0, bottom > plan.height ? right - left : 0,  // rows, columns
+                        left < 0 ? bottom - top : 0, right > plan.width ? bottom - top : 0};
+  for (int i = threadIdx.x; i < around[0] + around[1] + around[2] + around[3]; i += blockDim.x) {
+    const int columns = i - around[0] - around[1];
+    const int y = columns >= 0 ? top + (columns < around[2] ? columns : columns - around[2]) : i < around[0] ? -1 : plan.height;
+    const int x = columns < 0 ? left + (i < around[0] ? i : i - around[0]) : columns < around[2] ? -1 : plan.width;
+    numbers[(y - top) * plan.pitch + x - left] = image.at(y, x);
+  }
+  return picture;
 }
 
 // --- Votes ------------------------------------------------------------------------------------------------------------
 
-// Shares the gradient's magnitude between the nearest multiple of 90 degrees and the nearest odd one of 45. Directions
-// lie `pitch` apart.
-__device__ inline void vote(float gx, float gy, float place, Stretch* directions, int pitch) {
+// A thread's stretch, for each direction. Neighbouring threads' lie side by side, and those of the next direction so far
+// on that lanes, which all take an even or all an odd one, use different banks.
+struct Directions {
+  char* first;
+  unsigned apart;  // bytes
+
+  __device__ Stretch& operator[](int direction) const { return *(Stretch*)(first + direction * apart); }
+};
+
+// Shares the gradient's magnitude between the nearest multiple of 90 degrees and the nearest odd one of 45.
+__device__ inline void vote(float gx, float gy, float place, const Directions& directions) {
   const float ax = fabsf(gx), ay = fabsf(gy), magnitude = sqrtf(fmaf(gx, gx, gy * gy));
   const float t = __fdividef(fminf(ax, ay), fmaxf(fmaxf(ax, ay), 1e-30f)), s = t * t;
   float q = -0.00848296470940113f;  // with t, the arctangent of t, over 45 degrees
@@ -101,23 +133,26 @@ __device__ inline void vote(float gx, float gy, float place, Stretch* directions
   const float to_diagonal = magnitude * fmaf(t - t * s, q, t);
   const int axis = ay < ax ? (gx < 0 ? 4 : 0) : (gy < 0 ? 6 : 2);
   const int diagonal = gy < 0 ? (gx < 0 ? 5 : 7) : (gx < 0 ? 3 : 1);
-  directions[axis * pitch].add(magnitude - to_diagonal, place);
-  directions[diagonal * pitch].add(to_diagonal, place);
+  directions[axis].add(magnitude - to_diagonal, place);
+  directions[diagonal].add(to_diagonal, place);
 }
 
 // A thread takes a stretch of pixels. Votes beyond the border are those of the border.
 __device__ inline void vote_for(const Picture& picture, const Plan& plan, const Tile& tile, int first, int rows,
-                                Stretch* stretches) {
+                                char* stretches) {
   const int across = tile.nodes_across + 2 * REACH - 1;
   const float per_row = 1.f / across;
+  const unsigned apart = opaque(plan.apart * sizeof(Stretch)), pitch = opaque(picture.pitch * sizeof(float));
   for (int i = threadIdx.x; i < rows * across; i += blockDim.x) {
-    const int row = quotient(i, per_row), col = i - row * across, x = tile.left + col * plan.spacing;
-    const float* pixels = picture.at(within(first + row, plan.height), 0);
-    Stretch* own = stretches + row * DIRECTIONS * plan.pitch + col;
-    for (int k = 0; k < DIRECTIONS; ++k) own[k * plan.pitch] = {0, 0};
-    for (int place = 0; place < plan.spacing; ++place) {
-      const float* pixel = pixels + within(x + place, plan.width);
-      vote(pixel[1] - pixel[-1], pixel[picture.pitch] - pixel[-picture.pitch], place, own, plan.pitch);
+    const int row = quotient(i, per_row), col = i - row * across, x = tile.left + col * SPACING;
+    const unsigned pixels = opaque((char*)picture.at(within(first + row, plan.height), 0) - (char*)picture.numbers);
+    const Directions own{stretches + i * sizeof(Stretch), apart};
+    for (int k = 0; k < DIRECTIONS; ++k) own[k] = {0, 0};
+#pragma unroll(SPACING <= 8 ? SPACING : 4)
+    for (int place = 0; place < SPACING; ++place) {
+      const unsigned pixel = pixels + 4 * within(x + place, plan.width);
+      const auto at = [&](unsigned byte) { return *(const float*)((const char*)picture.numbers + byte); };
+      vote(at(pixel + 4) - at(pixel - 4), at(pixel + pitch) - at(pixel - pitch), place, own);
     }
   }
 }
@@ -125,32 +160,43 @@ __device__ inline void vote_for(const Picture& picture, const Plan& plan, const 
 // --- Bins -------------------------------------------------------------------------------------------------------------
 
 // What the stretches on either side of a node give to it: votes count by how far they are from one bin size away.
-__device__ inline float before(const Stretch& stretch, int k, int spacing) {
-  return k == 0 ? stretch.moment : fmaf(k * spacing, stretch.sum, stretch.moment);
+__device__ inline float before(const Stretch& stretch, int k) {
+  return k == 0 ? stretch.moment : fmaf(k * SPACING, stretch.sum, stretch.moment);
 }
-__device__ inline float after(const Stretch& stretch, int k, int spacing) {
-  return fmaf((REACH - k) * spacing, stretch.sum, -stretch.moment);
+__device__ inline float after(const Stretch& stretch, int k) {
+  return fmaf((REACH - k) * SPACING, stretch.sum, -stretch.moment);
 }
 
-// A thread takes one direction of a column of nodes, and the rows are stretches for the nodes above and below.
-__device__ inline void add(const Stretch* stretches, const Plan& plan, const Tile& tile, int first, int rows,
+// What a row gives to the node that begins with the stretches `around`.
+__device__ inline float across(const Stretch* around) {
+  float sum = 0;
+  for (int k = 0; k < REACH; ++k) sum += before(around[k], k) + after(around[REACH + k], k);
+  return sum;
+}
+
+// A thread takes one direction of a column of nodes, and the rows are stretches for the nodes above and below. The first
+// row is number `place` of those that `node` is the last to be reached by.
+__device__ inline void add(const Stretch* stretches, const Plan& plan, const Tile& tile, int node, int place, int rows,
                            float* bins) {
-  const int size = tile.nodes_across * DIRECTIONS, spacing = plan.spacing;
+  const int size = tile.nodes_across * DIRECTIONS, pitch = tile.nodes_across + 2 * REACH - 1;
+  const float inverse = 1.f / tile.nodes_across;
   for (int i = threadIdx.x; i < size; i += blockDim.x) {
-    const Stretch* around = stretches + i % DIRECTIONS * plan.pitch + i / DIRECTIONS;
-    int node = (first - tile.top) / spacing, place = (first - tile.top) % spacing;  // the last that it reaches
-    Stretch down{0, 0};
-    for (int row = 0; row < rows; ++row, around += DIRECTIONS * plan.pitch) {
-      float across = 0;
-      for (int k = 0; k < REACH; ++k) across += before(around[k], k, spacing) + after(around[REACH + k], k, spacing);
-      down.add(across, place);
-      if (++place < spacing && row + 1 < rows) continue;
-      for (int k = 0; k < REACH; ++k) {
-        if (node - k >= 0 && node - k < tile.nodes_down) bins[(node - k) * size + i] += before(down, k, spacing);
-        if (node - REACH - k >= 0 && node - REACH - k < tile.nodes_down)
-          bins[(node - REACH - k) * size + i] += after(down, k, spacing);
+    const int direction = quotient(i, inverse), col = i - direction * tile.nodes_across;
+    const Stretch* around = stretches + direction * plan.apart + col;
+    float* own = bins + node * size + col * DIRECTIONS + direction;
+    for (int row = 0, at = place, last = node; row < rows; at = 0, ++last, own += size) {
+      const int count = min(SPACING - at, rows - row);
+      Stretch down{0, 0};
+      if (SPACING <= 8 && count == SPACING) {  // as nearly always
+        for (int k = 0; k < SPACING; ++k, around += pitch) down.add(across(around), k);
+      } else {
+        for (int k = 0; k < count; ++k, around += pitch) down.add(across(around), at + k);
       }
-      down = {0, 0}, place = 0, ++node;
+      row += count;
+      for (int k = 0; k < REACH; ++k) {
+        if (last - k >= 0 && last - k < tile.nodes_down) own[-k * size] += before(down, k);
+        if (last - REACH - k >= 0 && last - REACH - k < tile.nodes_down) own[-(REACH + k) * size] += after(down, k);
+      }
     }
   }
 }
@@ -197,7 +243,7 @@ struct Part {
 __device__ inline void describe(const float* bins, const Plan& plan, const Tile& tile, const float* window,
                                 float least_mass, int root, float* descriptors) {
   const int member = threadIdx.x % TEAM, hop = plan.hop(), count = tile.rows * tile.cols;
-  const float scale = window[member / 2] / (float(plan.bin_size) * plan.bin_size), per_row = 1.f / tile.cols;
+  const float scale = window[member / 2] / (float(BIN_SIZE) * BIN_SIZE), per_row = 1.f / tile.cols;
   const float weights[BINS] = {window[0] * scale, window[1] * scale, window[2] * scale, window[3] * scale};
   for (int first = 0; first < count; first += blockDim.x / TEAM) {  // all threads go round: they meet in sums
     const int i = first + threadIdx.x / TEAM, item = min(i, count - 1), row = quotient(item, per_row);
@@ -211,29 +257,33 @@ __device__ inline void describe(const float* bins, const Plan& plan, const Tile&
 // --- A tile -----------------------------------------------------------------------------------------------------------
 
 // Writes descriptors `first`, `first` + 1, ... of each image, which has n_descriptors in all.
-extern "C" __global__ void dense_sift(const Pixel* images, int height, int width, int step, int bin_size, int spacing,
-                                      int down, int across, int tile_rows, int tile_cols, int tiles_down,
-                                      int tiles_across, int band, int gray_pitch, int pitch, int gray_size,
+extern "C" __global__ void dense_sift(const Pixel* images, int height, int width, int step, int down, int across, int tile_rows, int tile_cols, int tiles_down,
+                                      int tiles_across, int fetched, int band, int pitch, int apart, int gray_size,
                                       const float* window, float least_mass, int root, int first, int n_descriptors,
                                       float* descriptors) {
   extern __shared__ float4 memory[];
-  const Plan plan{height,    width,     step,       bin_size,     spacing, down,       across,
-                  tile_rows, tile_cols, tiles_down, tiles_across, band,    gray_pitch, pitch};
+  const Plan plan{height,     width,        step,    down, across, tile_rows, tile_cols,
+                  tiles_down, tiles_across, fetched, band, pitch,  apart};
   const Tile tile(plan, blockIdx.x);
   float* const bins = (float*)memory;
   float* const numbers = bins + tile.nodes_down * tile.nodes_across * DIRECTIONS;
   Stretch* const stretches = (Stretch*)(numbers + gray_size);
   const Image image{images + size_t(tile.image) * height * width * CHANNELS, height, width};
 
-  for (int i = threadIdx.x; i < tile.nodes_down * tile.nodes_across * DIRECTIONS; i += blockDim.x) bins[i] = 0;
-  const int end = tile.top + (tile.nodes_down + 2 * REACH - 1) * spacing;
-  for (int y = tile.top; y < end; y += band) {
-    const int rows = min(band, end - y);
-    const Picture picture = fetch(image, plan, tile, y, rows, numbers);
+  for (int i = threadIdx.x; i < tile.nodes_down * tile.nodes_across * DIRECTIONS / 4; i += blockDim.x)
+    memory[i] = {0, 0, 0, 0};  // the bins
+  const int end = (tile.nodes_down + 2 * REACH - 1) * SPACING;
+  Picture picture;
+  for (int y = 0, until = 0; y < end; y += band) {
+    if (y >= until) {
+      until = y + fetched;
+      picture = fetch(image, plan, tile, tile.top + y, min(fetched, end - y), numbers);
+      __syncthreads();
+    }
+    const int rows = min(band, end - y), node = y / SPACING;
+    vote_for(picture, plan, tile, tile.top + y, rows, (char*)stretches);
     __syncthreads();
-    vote_for(picture, plan, tile, y, rows, stretches);
-    __syncthreads();
-    add(stretches, plan, tile, y, rows, bins);
+    add(stretches, plan, tile, node, y - node * SPACING, rows, bins);
     __syncthreads();
   }
   descriptors += (size_t(tile.image) * n_descriptors + first) * 128;

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from .. import _native
-from .._arrays import empty_beside, load_kernels, namespace, on_device, threads_for
+from .._arrays import constant, empty_beside, load_kernels, namespace, on_device, threads_for
 from .._images import as_pixels, fit_images, for_batches, positive_int, read_images, transform_images
 
 _N_DIMS = 128  # 4 x 4 bins of 8 directions
@@ -338,12 +338,15 @@ class _Tiles:
                 self.cols = -(-self.cols // 2)
         if self.rows * self.cols == 1:
             self.spacing = bin_size  # there are no bins between
-        self.down, self.across = (n + 2 * self.reach - 1 for n in self._nodes())  # stretches
-        self.pitch = self.across + (2 - self.across) % 16  # so that the directions lie in different banks
-        self.gray_pitch = self._gray_pitch()
-        rows = min(_ROOM // (64 * self.pitch), _ROOM // (4 * self.gray_pitch) - 2, self.down * self.spacing)
-        self.band = max(1, rows)
-        self.gray_size = -(-self.gray_pitch * (min(size[0], self.band) + 2) // 2) * 2
+        down, self.across = (n + 2 * self.reach - 1 for n in self._nodes())  # stretches
+        self.pitch, n_rows = self._gray_pitch(), down * self.spacing
+        self.band = max(1, min(_ROOM // (64 * self.across + 128), _ROOM // (4 * self.pitch) - 2, n_rows))
+        if self.band > self.spacing:
+            self.band -= self.band % self.spacing
+        self.fetched = n_rows if 4 * self.pitch * (min(size[0], n_rows) + 2) <= _ROOM else self.band
+        self.gray_size = -(-self.pitch * (min(size[0], self.fetched) + 2) // 2) * 2
+        n = self.across * self.band
+        self.apart = n + (8 - n) % 16  # so that odd directions lie in other banks than even ones
 
     @property
     def reach(self):
@@ -359,13 +362,17 @@ class _Tiles:
     def _both(self):
         return self.rows, self.cols
 
+    def names(self):
+        """Return what the kernel is compiled for."""
+        return {"SPACING": self.spacing, "REACH": self.reach}
+
     def launch(self, n_images):
         """Return the thread blocks, what the kernel has to know, and the threads and shared memory of a block."""
         tiles = [-(-n // k) for n, k in zip(self.grid, self._both(), strict=True)]
-        numbers = *self.size, self.step, self.bin_size, self.spacing, *self.grid, *self._both(), *tiles
-        shared = 32 * math.prod(self._nodes()) + 4 * self.gray_size + 64 * self.pitch * self.band
-        threads = threads_for(max(8 * self.rows * self.cols, self.band * self.across))
-        numbers = *numbers, self.band, self.gray_pitch, self.pitch, self.gray_size
+        numbers = *self.size, self.step, *self.grid, *self._both(), *tiles
+        shared = 32 * math.prod(self._nodes()) + 4 * self.gray_size + 64 * self.apart
+        threads = threads_for(max(8 * self._nodes()[1], 64))
+        numbers = *numbers, self.fetched, self.band, self.pitch, self.apart, self.gray_size
         return n_images * math.prod(tiles), numbers, {"threads": threads, "shared": shared}
 
 
@@ -383,8 +390,8 @@ def _launch_kernel(pixels, geometry, bin_size, first, out):
     n_blocks, numbers, how = tiles.launch(n)
     # Contrast is per pixel, for an image in [0, 1]; the votes are 2 * 255 times as large.
     least = geometry.contrast_threshold * 510 * (3 * bin_size + 1) ** 2
-    rest = namespace(pixels).asarray(_window(bin_size)), float(least), geometry.root, first, out.shape[1]
-    kernels = load_kernels("features/dense_sift.cu", Pixel=pixels.dtype, CHANNELS=channels, REACH=tiles.reach)
+    rest = constant(namespace(pixels), _window, bin_size), float(least), geometry.root, first, out.shape[1]
+    kernels = load_kernels("features/dense_sift.cu", Pixel=pixels.dtype, **tiles.names(), CHANNELS=channels)
     kernels.launch("dense_sift", n_blocks, pixels, *numbers, *rest, out, **how)
 
 

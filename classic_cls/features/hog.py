@@ -1,5 +1,6 @@
 """Histograms of oriented gradients (HOG), with scikit-image's parameters and numbers, for whole batches."""
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -7,9 +8,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._arrays import empty_beside, load_kernels, namespace, on_device
+from .._arrays import constant, empty_beside, load_kernels, namespace, on_device
 from .._images import as_pixels, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
-from ._hog_tiles import Tiles
+from ._hog_tiles import tiles_for
 
 _BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
 
@@ -253,21 +254,31 @@ def _launch_kernel(images, orientations, cell, block, block_norm, transform_sqrt
     xp, (n, *shape) = namespace(images), images.shape
     if orientations > _MOST_ORIENTATIONS:
         raise ValueError(f"orientations={orientations}; on a GPU at most {_MOST_ORIENTATIONS} are possible.")
-    tiles = Tiles(shape, images.itemsize, images.data.ptr, orientations, cell, block)
-    names = {"Pixel": images.dtype, "CHANNELS": shape[2], "RUN": tiles.run, "STAGED": int(tiles.staged)}
-    exact = _precision(images, orientations, transform_sqrt)
-    load_kernels("features/hog.cu", **names, EXACT=exact).launch(
+    tiles = tiles_for(tuple(shape), images.itemsize, math.gcd(images.data.ptr, 16), orientations, cell, block)
+    names = {
+        "Pixel": images.dtype,
+        "CHANNELS": shape[2],
+        "RUN": tiles.run,
+        "STAGED": int(tiles.staged),
+        "IN_SHARED": int(not tiles.in_workspace),
+        "LANES": tiles.lanes,
+        "EXACT": _precision(images, orientations, transform_sqrt),
+        "ORIENTATIONS": orientations,
+        **dict(zip(("CELL_ROWS", "CELL_COLS", "BLOCK_ROWS", "BLOCK_COLS"), (*cell, *block), strict=True)),
+        "NORM": _BLOCK_NORMS.index(block_norm),
+    }
+    n_tiles = n * tiles.per_image
+    load_kernels("features/hog.cu", **names).launch(
         "hog",
-        n * tiles.per_image,
+        -(-n_tiles // tiles.together),
         images,
+        n_tiles,
         *tiles.numbers(),
-        orientations,
-        _BLOCK_NORMS.index(block_norm),
         transform_sqrt,
-        xp.asarray(_levels(transform_sqrt)),
-        xp.asarray(_thresholds(orientations)),
+        constant(xp, _levels, transform_sqrt),
+        constant(xp, _thresholds, orientations),
         tiles.in_workspace,
-        xp.empty(max(1, n * tiles.per_image * tiles.in_workspace), np.float32),
+        xp.empty(max(1, n_tiles * tiles.in_workspace), np.float32),
         out,
         **tiles.launch(),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\([\d, ]+\))?\s+(\w+)\(')
+KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\([^)]+\))?\s+(\w+)\(')
 _DYNAMIC_SHARED = re.compile(r"extern __shared__ ([\w ]+) (\w+)\[\];")
 _FENCE = 4096  # bytes on either side of an array that a kernel must not touch
 _ALIGNMENT = 16  # of what is allocated; a copy of a slice is as much off as the slice

@@ -283,6 +283,15 @@ T shuffled(T value, unsigned lane) {
 // --- What CUDA has built in -------------------------------------------------------------------------------------------
 
 inline void __syncthreads() { cuda_on_cpu::leave(cuda_on_cpu::State::AtBlock); }
+inline int __syncthreads_or(int value) {
+  static int any;
+  __syncthreads();
+  any = 0;
+  __syncthreads();
+  any |= value != 0;
+  __syncthreads();
+  return any;
+}
 inline void __syncwarp(unsigned = ~0u) { cuda_on_cpu::leave(cuda_on_cpu::State::AtWarp); }
 
 template <class T>
@@ -313,6 +322,12 @@ inline float __saturatef(float x) { return x > 0 ? min(x, 1.f) : 0; }
 inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fdividef(float a, float b) { return a / b; }
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
+inline float __fmaf_rd(float a, float b, float c) {
+  const double exact = double(a) * b + c;
+  const float near = float(exact);
+  return near > exact ? std::nextafterf(near, -INFINITY) : near;
+}
 
 inline int __float_as_int(float x) {
   int bits;
