@@ -1,5 +1,7 @@
 """What the tests of the CUDA kernels share: the sources, and calls that run all of them."""
 
+import re
+
 import cuda_on_cpu
 import numpy as np
 from test_patch_kmeans import random_parts
@@ -13,11 +15,12 @@ ACTIVATIONS = ["triangle", "soft_threshold", "hard"]
 # The CUDA sources, with the types that each is compiled for.
 PIXELS = [{"Pixel": np.uint8}, {"Pixel": np.float32}]
 CHOSEN = {"ORIENTATIONS": 9, "CELL_ROWS": 8, "CELL_COLS": 8, "BLOCK_ROWS": 2, "BLOCK_COLS": 2}
-HOG = CHOSEN | {"IN_SHARED": 1, "LANES": 4}
+HOG = CHOSEN | {"LANES": 4}
 SOURCES = {
     "features/color_histogram.cu": [
         {"CHANNELS": channels, "RUN": run, "SPACE": space, "JOINT": joint, "IN_SHARED": in_shared}
-        for channels, run in ((1, 1), (3, 4))
+        for channels in (1, 3)
+        for run in (1, 4)
         for space in range(5)
         for joint, in_shared in (((0, 1), (1, 1), (1, 0)) if space == 2 else ((1, 1),))
     ],
@@ -28,12 +31,14 @@ SOURCES = {
         for spacing, reach in ((4, 1), (1, 3))
     ],
     "features/hog.cu": [
-        HOG | {"Pixel": pixel, "CHANNELS": channels, "RUN": run, "STAGED": staged, "EXACT": exact, "NORM": norm}
+        HOG
+        | {"Pixel": pixel, "CHANNELS": channels, "RUN": run, "STAGED": staged, "IN_SHARED": in_shared}
+        | {"EXACT": exact, "NORM": norm}
         for pixel in (np.uint8, np.float32, np.float64)
         for channels in (1, 3)
-        for run, staged, norm in ((1, 1, 0), (4, 1, 2), (8, 1, 3), (1, 0, 1))
+        for run, staged, in_shared, norm in ((1, 1, 1, 0), (4, 1, 1, 2), (8, 1, 1, 3), (1, 0, 1, 1), (1, 1, 0, 3))
         if channels == 1 or run < 8
-        for exact in ((2,) if pixel == np.float64 else (0, 1, 2) if staged else (0,))
+        for exact in ((2,) if pixel == np.float64 else (0, 1, 2) if staged and in_shared else (0,))
     ],
     "features/patch_kmeans.cu": PIXELS,
 }
@@ -74,14 +79,17 @@ def small_runs(images):
         (hog, X, n, cell, 2, "L2-Hys", root)
         for pictures in (gray, images)
         for X in as_dtypes(pictures)
-        for cell in ((4, 6), (6, 4))
+        for cell in ((4, 6), (6, 4), *([(6, 8)] if pictures is gray else []))
         for n, root in ((9, False), (8, False), (9, True))
     ]
     large = np.tile(tall[:1], (1, 3, 3, 1))  # of one cell, too large for shared memory
     runs += [(hog, X, 9, large.shape[1:3], 1, "L1") for Y in (large[..., 1], large) for X in as_dtypes(Y)]
+    many = np.tile(tall, (1, 2, 1, 1))  # of one block, whose cells are too many for shared memory
+    runs += [(hog, X, 9, (2, 3), (36, 12), "L2") for Y in (many[..., 1], many) for X in as_dtypes(Y)]
+    several = gray, images, gray[:, :, 1:], images[:, :, 1:]  # of whole words, and not
     runs += [(color_histogram, images, bins, "lab", True, 2, norm) for bins in (4, 25) for norm in (None, "l2")]
-    runs += [(color_histogram, X, 7, space) for X in (gray, images) for space in SPACES]
-    runs += [(color_histogram, X, 25, "lab", joint) for X in (gray, images) for joint in (False, True)]
+    runs += [(color_histogram, X, 7, space) for X in several for space in SPACES]
+    runs += [(color_histogram, X, 25, "lab", joint) for X in several for joint in (False, True)]
     runs += [
         (dense_sift, X, *how, 0, root)
         for pictures in (tall, tall[..., 1])
@@ -93,7 +101,12 @@ def small_runs(images):
     return runs
 
 
+def without_choices(code):
+    """Return a complete source without what the user chose, of which there is no end."""
+    return re.sub(r"constexpr int (LANES|ORIENTATIONS|CELL_\w+|BLOCK_\w+|NORM|SPACING|REACH) = \d+;\n", "", code)
+
+
 def all_kernels():
-    """Return what there is: (complete source, kernel)."""
+    """Return what there is: (complete source but for the user's choices, kernel)."""
     codes = [_arrays.kernel_code(source, **types) for source, several in SOURCES.items() for types in several]
-    return {(code, kernel) for code in codes for kernel in cuda_on_cpu.KERNEL.findall(code)}
+    return {(without_choices(code), kernel) for code in codes for kernel in cuda_on_cpu.KERNEL.findall(code)}

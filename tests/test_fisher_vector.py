@@ -366,4 +366,4 @@ def test_photographs_on_a_gpu_equal_the_reference(cupy, n_dims, own):
                 points = (points - model.mean_.astype(float)) @ model.components_.T.astype(float)
             points = np.c_[points, (positions[:, ::-1] + 0.5) / 128 - 0.5]
             expected = reference.fisher_vector(points, model.weights_, model.means_, model.variances_, 0.5, "l2")
-            np.testing.assert_allclose(row, expected, atol=1e-5)
+            np.testing.assert_allclose(row, expected, atol=3e-5)  # roots of gradients at their optimum

@@ -70,7 +70,7 @@ class Tiles:
         """Take so many images together that warps are full, and rows of such a length that lanes use different banks."""
         if self.per_image == 1 and self.band_rows == self._cells()[0]:
             runs = self._runs(self.band_rows)
-            most = min(self.most // self.room, self.most // self._cell_bytes(), threads_for(128, self.most_threads) // runs)
+            most = min(self.most // self.room, self.most // self._cell_bytes(), min(128, self.most_threads) // runs)
             self.together = max(range(1, max(1, min(16, most)) + 1), key=lambda n: n * runs / threads_for(n * runs, 1024))
         paddings = [padding for padding in range(0, 32, 4) if self._padded(padding) * self.together <= self.most]
         self.padding = min(paddings, key=self._conflicts)
@@ -140,7 +140,8 @@ class Tiles:
 
     def launch(self):
         """Return the threads of a block, and the bytes of shared memory."""
-        bins, threads = self.orientations, threads_for(self.together * self._runs(self.band_rows), self.most_threads)
+        bins, runs = self.orientations, self.together * self._runs(self.band_rows)
+        threads = min(threads_for(runs), self.most_threads)
         cells = 0 if self.in_workspace else self._cell_bytes()
         return {"threads": threads, "shared": self.together * (self.room + cells) + 4 * (bins + 1 + bins * threads)}
 

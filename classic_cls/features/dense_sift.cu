@@ -53,10 +53,9 @@ __device__ inline int within(int i, int size) { return min(max(i, 0), size - 1);
 // A part of an image in gray, from row `top` and column `left` on. It goes on for a pixel beyond the border, where the
 // gradient of the border, which is twice the difference of two neighbours there, is a difference like all others.
 struct Picture {
-  float* numbers;
-  int height, width, top, left, pitch;
+  int top, left, pitch;
 
-  __device__ const float* at(int y, int x) const { return numbers + (y - top) * pitch + x - left; }
+  __device__ int place(int y, int x) const { return (y - top) * pitch + x - left; }
 };
 
 struct Image {
@@ -78,12 +77,12 @@ __device__ inline Picture fetch(const Image& image, const Plan& plan, const Tile
   const int across = (tile.nodes_across + 2 * REACH - 1) * SPACING;
   const int top = within(first, plan.height) - 1, bottom = within(first + rows - 1, plan.height) + 2;
   const int left = within(tile.left, plan.width) - 1, right = within(tile.left + across - 1, plan.width) + 2;
-  const Picture picture{numbers, plan.height, plan.width, top, left, plan.pitch};
+  const Picture picture{top, left, plan.pitch};
 
   const int first_row = max(top, 0), first_col = max(left, 0), cols = min(right, plan.width) - first_col;
   const int inside = (min(bottom, plan.height) - first_row) * cols;
   const Pixel* from = image.pixels + (first_row * plan.width + first_col) * CHANNELS;
-  float* to = numbers + (first_row - top) * plan.pitch + first_col - left;
+  float* to = numbers + picture.place(first_row, first_col);
   constexpr int AT_ONCE = 8;  // pixels on their way
   const float per_row = 1.f / cols;
   for (int i = threadIdx.x; i < inside; i += AT_ONCE * blockDim.x) {
@@ -104,7 +103,7 @@ __device__ inline Picture fetch(const Image& image, const Plan& plan, const Tile
     const int columns = i - around[0] - around[1];
     const int y = columns >= 0 ? top + (columns < around[2] ? columns : columns - around[2]) : i < around[0] ? -1 : plan.height;
     const int x = columns < 0 ? left + (i < around[0] ? i : i - around[0]) : columns < around[2] ? -1 : plan.width;
-    numbers[(y - top) * plan.pitch + x - left] = image.at(y, x);
+    numbers[picture.place(y, x)] = image.at(y, x);
   }
   return picture;
 }
@@ -138,21 +137,23 @@ __device__ inline void vote(float gx, float gy, float place, const Directions& d
 }
 
 // A thread takes a stretch of pixels. Votes beyond the border are those of the border.
-__device__ inline void vote_for(const Picture& picture, const Plan& plan, const Tile& tile, int first, int rows,
-                                char* stretches) {
+__device__ inline void vote_for(const Picture& picture, const char* numbers, const Plan& plan, const Tile& tile, int first,
+                                int rows, char* stretches) {
   const int across = tile.nodes_across + 2 * REACH - 1;
   const float per_row = 1.f / across;
-  const unsigned apart = opaque(plan.apart * sizeof(Stretch)), pitch = opaque(picture.pitch * sizeof(float));
+  const unsigned apart = opaque(plan.apart * sizeof(Stretch));
+  const int pitch = opaque(picture.pitch * sizeof(float));
   for (int i = threadIdx.x; i < rows * across; i += blockDim.x) {
     const int row = quotient(i, per_row), col = i - row * across, x = tile.left + col * SPACING;
-    const unsigned pixels = opaque((char*)picture.at(within(first + row, plan.height), 0) - (char*)picture.numbers);
+    const int pixels = opaque(4 * picture.place(within(first + row, plan.height), 0));
     const Directions own{stretches + i * sizeof(Stretch), apart};
     for (int k = 0; k < DIRECTIONS; ++k) own[k] = {0, 0};
 #pragma unroll(SPACING <= 8 ? SPACING : 4)
     for (int place = 0; place < SPACING; ++place) {
-      const unsigned pixel = pixels + 4 * within(x + place, plan.width);
-      const auto at = [&](unsigned byte) { return *(const float*)((const char*)picture.numbers + byte); };
-      vote(at(pixel + 4) - at(pixel - 4), at(pixel + pitch) - at(pixel - pitch), place, own);
+      const int pixel = pixels + 4 * within(x + place, plan.width);
+      const float* const here = (const float*)(numbers + pixel);
+      const float above = *(const float*)(numbers + (pixel - pitch)), below = *(const float*)(numbers + (pixel + pitch));
+      vote(here[1] - here[-1], below - above, place, own);
     }
   }
 }
@@ -281,7 +282,7 @@ extern "C" __global__ void dense_sift(const Pixel* images, int height, int width
       __syncthreads();
     }
     const int rows = min(band, end - y), node = y / SPACING;
-    vote_for(picture, plan, tile, tile.top + y, rows, (char*)stretches);
+    vote_for(picture, (const char*)numbers, plan, tile, tile.top + y, rows, (char*)stretches);
     __syncthreads();
     add(stretches, plan, tile, node, y - node * SPACING, rows, bins);
     __syncthreads();

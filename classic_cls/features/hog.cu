@@ -257,7 +257,7 @@ __device__ inline void copy_rows(const Band& band, size_t per_image, int count, 
   struct alignas(sizeof(Piece)) Parts {
     Part at[sizeof(Piece) / sizeof(Part)];
   };
-  constexpr int PIXEL = CHANNELS * sizeof(Pixel), AT_ONCE = 4;  // pieces on their way
+  constexpr int PIXEL = CHANNELS * sizeof(Pixel), AT_ONCE = 5;  // pieces on their way
   const int pieces = band.cols * PIXEL / int(sizeof(Piece)), total = count * band.rows * pieces;
   const int stride = band.width * PIXEL, image = per_image * sizeof(Pixel), pitch = plan.pitch * PIXEL;
   const int above = min(1, band.height - 1) - band.top, last = band.height - 1 - band.top;
@@ -317,16 +317,18 @@ __device__ inline Band band_of(const Pixel* image, const Plan& plan, const Tile&
 struct Cells {
   float *histograms, *sums;
 
-  // Adds the votes of `count` runs from `first` on; the first cell that has RUNS of them is number `offset`.
+  // Adds the votes of `count` runs from `first` on; the first cell that has RUNS of them is number `offset`. All runs of
+  // a cell have come if a warp takes whole cells.
   __device__ void add(const float* votes, int first, int count, int offset) const {
     constexpr float scale = 1 / (WHITE * CELL_ROWS * CELL_COLS);
     for (int cell = first / RUNS + threadIdx.x; cell * RUNS < first + count; cell += blockDim.x) {
-      const int begin = RUNS > 1 ? max(cell * RUNS, first) : cell;
-      const int end = RUNS > 1 ? min((cell + 1) * RUNS, first + count) : cell + 1;
+      constexpr bool whole = 32 % RUNS == 0;
+      const int begin = whole ? cell * RUNS : max(cell * RUNS, first);
+      const int end = whole ? begin + RUNS : min((cell + 1) * RUNS, first + count);
       float* histogram = histograms + (offset + cell) * ORIENTATIONS;
       float total = 0;
       for (int k = 0; k < ORIENTATIONS; ++k) {
-        float sum = begin == cell * RUNS ? 0 : histogram[k];
+        float sum = whole || begin == cell * RUNS ? 0 : histogram[k];
         for (int run = begin; run < end; ++run) sum = fmaf(votes[k * blockDim.x + run - first], scale, sum);
         histogram[k] = sum;
         total = fmaf(sum, NORM == L2 || NORM == L2_HYS ? sum : 1, total);

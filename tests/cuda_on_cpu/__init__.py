@@ -75,7 +75,7 @@ def _folder():
 
 
 def _compile(*arguments):
-    flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fsanitize=alignment"]
+    flags = ["-std=c++17", "-O0", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fsanitize=alignment"]
     _run("g++", *flags, *arguments)
 
 
