@@ -162,14 +162,12 @@ def threads_for(n_items, most=None):
 
 def constant(xp, make, *arguments):
     """Return the array that ``make(*arguments)`` makes, on the current GPU, where it is kept for the next call."""
-    return _constant(xp, xp.cuda.Device().id, make, *arguments)
+    return _constant(xp, xp.cuda.Device().id, xp.cuda.get_current_stream().ptr, make, *arguments)
 
 
 @lru_cache
-def _constant(xp, device, make, *arguments):
-    array = xp.asarray(make(*arguments))
-    xp.cuda.get_current_stream().synchronize()  # others may use it
-    return array
+def _constant(xp, device, stream, make, *arguments):
+    return xp.asarray(make(*arguments))  # on its way: another stream gets its own
 
 
 def sum_of_squares(a):

@@ -143,6 +143,8 @@ def _wrapped(value):
 class Stream:
     """Work that waits until it is asked for: whoever comes too early sees what was there before."""
 
+    ptr = 0
+
     def __init__(self, non_blocking=False):
         self.work, self.waited_for = [], 0
 

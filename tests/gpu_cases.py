@@ -73,7 +73,9 @@ def small_runs(images):
     images = images[:2, :, :36]
     gray, tall = images[..., 1], np.concatenate([images, images], 1)
     parts, nothing = random_parts(48, 40), (np.zeros(48), np.eye(48), np.zeros((40, 48)))
-    runs = [(hog, X, 8, 4, 2) for X in (equals(images.shape[1:], odd=False), equals(images.shape[1:], odd=True))]
+    of_levels, odd = (equals(images.shape[1:], odd) for odd in (False, True))
+    runs = [(hog, X, 8, 4, 2) for X in (of_levels, odd)]
+    runs += [(hog, np.concatenate([of_levels, odd])[:, 4:12, 4:12], 8, 4, 2)]  # at once
     runs += [(hog, gray, 9, (19, 4), 1), *((hog, gray, 9, (4, 6), (2, 2), norm) for norm in NORMS)]
     runs += [
         (hog, X, n, cell, 2, "L2-Hys", root)
@@ -96,6 +98,7 @@ def small_runs(images):
         for X in as_dtypes(pictures)[:2]
         for how, root in (((8, 8), False), ((4, 6), True))
     ]
+    runs += [(dense_sift, large, 60, 30, 0)]  # one descriptor, whose bins have more rows than fit
     runs += [(patch_features, X, *parts, 4, 2, 2, a) for X in as_dtypes(images)[:2] for a in ACTIVATIONS]
     runs += [(patch_features, images, *nothing, 4, 2, 2, "hard")]  # all are equally near
     return runs
