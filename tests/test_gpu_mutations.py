@@ -41,7 +41,6 @@ BROKEN = {
         ("vote.near ? 0 : ", ""),
         ("k + (__float_as_int(left) >> 31)", "k"),
         ("levels_in >> which & 1", "levels_in & 1"),
-        ("count = min(together, ", "count = max(together, "),
         ("if (ahead > 0) x", "if (ahead < 0) x"),
         ("of_levels ? rint(x * 255) / 255 : x", "x"),
     ],
