@@ -64,10 +64,10 @@ def plus_plus(X, n_clusters, rng):
 
     chosen = [beside(X, np.array([int(n * rng.random_sample())]))]
     closest = squared_distances(chosen[0])
-    for _ in range(n_clusters - 1):
+    draws = beside(X, rng.uniform(size=(n_clusters - 1, 2 + int(np.log(n_clusters)))))  # sent at once
+    for i in range(n_clusters - 1):
         edges = xp.cumulative_sum(xp.astype(closest[0, :], xp.float64))
-        draws = beside(X, rng.uniform(size=2 + int(np.log(n_clusters)))) * edges[-1]
-        candidates = xp.clip(xp.searchsorted(edges, draws), 0, n - 1)
+        candidates = xp.clip(xp.searchsorted(edges, draws[i, :] * edges[-1]), 0, n - 1)
         distances = xp.minimum(squared_distances(candidates), closest)
         best = xp.reshape(xp.argmin(xp.sum(distances, axis=1)), (1,))
         chosen.append(xp.take(candidates, best))

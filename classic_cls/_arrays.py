@@ -171,7 +171,7 @@ def _constant(xp, device, stream, make, *arguments):
 
 
 def sum_of_squares(a):
-    """Return the sum of an array's squares as a float; NaN or infinity where one of them is, or where it is too large."""
+    """Return the sum of an array's squares as a float; NaN or infinity where one of them is, or it is too large."""
     xp = namespace(a)
     if not on_device(a):
         return float(xp.vdot(a, a))

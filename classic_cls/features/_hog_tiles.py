@@ -58,40 +58,43 @@ class Tiles:
     @property
     def pitch(self):
         """Pixels of a row in shared memory."""
-        return -(-min(self.width, self._cells()[1] * self.cell[1] + 2 * self.margin) // 4) * 4 + self.padding
+        return self._row() + self.padding
 
-    def _room(self, band_rows):
-        return -(-(band_rows * self.cell[0] + 2) * self.pitch * self.pixel // 16) * 16
+    def _row(self):
+        return -(-min(self.width, self._cells()[1] * self.cell[1] + 2 * self.margin) // 4) * 4
+
+    def _room(self, band_rows, padding=0):
+        return -(-(band_rows * self.cell[0] + 2) * (self._row() + padding) * self.pixel // 16) * 16
 
     def _runs(self, band_rows):
         return band_rows * self._cells()[1] * (self.cell[1] // self.run)
 
     def _stagger(self):
-        """Take so many images together that warps are full, and rows of such a length that lanes use different banks."""
+        """Take so many images together that warps are full, and rows so long that lanes use different banks."""
         if self.per_image == 1 and self.band_rows == self._cells()[0]:
             runs = self._runs(self.band_rows)
             most = min(self.most // self.room, self.most // self._cell_bytes(), min(128, self.most_threads) // runs)
-            self.together = max(range(1, max(1, min(16, most)) + 1), key=lambda n: n * runs / threads_for(n * runs, 1024))
-        paddings = [padding for padding in range(0, 32, 4) if self._padded(padding) * self.together <= self.most]
-        self.padding = min(paddings, key=self._conflicts)
-        self.room = self._padded(self.padding)
+            candidates = range(1, max(1, min(16, most)) + 1)
+            self.together = max(candidates, key=lambda n: n * runs / threads_for(n * runs, 1024))
+        turns = {}
+        for padding in range(0, 32, 4):
+            self.padding, self.room = padding, self._room(self.band_rows, padding)
+            if padding == 0 or self.room * self.together <= self.most:
+                turns[padding] = self._turns()
+        self.padding = min(turns, key=turns.get)
+        self.room = self._room(self.band_rows, self.padding)
 
-    def _padded(self, padding):
-        """Return the room with so many pixels behind each row."""
-        self.padding = padding
-        return self._room(self.band_rows)
-
-    def _conflicts(self, padding):
-        """Return how many turns the lanes of a warp need to read their pixels in shared memory, in whole rows."""
-        room, width = self._padded(padding), 4 if self.pixel <= 3 else 16
+    def _turns(self):
+        """Return how many turns the lanes of a warp need to read of their rows, as some lie in the same bank."""
+        width, all_runs = 4 if self.pixel <= 3 else 16, self._runs(self.band_rows)
         per_row, cell = self._cells()[1] * self.cell[1] // self.run, self.cell[0] * self.pitch * self.pixel
         places = []
-        for i in range(min(WARP, self.together * self._runs(self.band_rows))):
-            which, run = divmod(i, self._runs(self.band_rows))
-            places.append(which * room + run // per_row * cell + run % per_row * self.run * self.pixel)
+        for i in range(min(WARP, self.together * all_runs)):
+            which, run = divmod(i, all_runs)
+            places.append(which * self.room + run // per_row * cell + run % per_row * self.run * self.pixel)
         at_once = 128 // width
-        turns = [places[k : k + at_once] for k in range(0, len(places), at_once)]
-        return sum(max(Counter(place // width % at_once for place in turn).values()) for turn in turns)
+        parts = [places[k : k + at_once] for k in range(0, len(places), at_once)]
+        return sum(max(Counter(place // width % at_once for place in part).values()) for part in parts)
 
     def _piece(self, alignment):
         """Return the largest piece of which the rows of all tiles have a whole number."""
@@ -128,9 +131,8 @@ class Tiles:
     @property
     def lanes(self):
         """Lanes of a warp that share a block: as few turns of as few instructions as possible."""
-        size, blocks, threads = math.prod(self.block) * self.orientations, self.rows * self.cols, self.launch()["threads"]
-        wide = math.gcd(size, 4)
-        blocks *= self.together
+        size, blocks = math.prod(self.block) * self.orientations, self.together * self.rows * self.cols
+        wide, threads = math.gcd(size, 4), self.launch()["threads"]
 
         def cost(lanes):
             pieces, turns = -(-size // (wide * lanes)), -(-blocks * lanes // threads)

@@ -336,10 +336,10 @@ def _launch_kernel(pixels, bins, color_space, joint, grid, norm, out):
 
 def _run(pixels, grid):
     """Return how many pixels a thread takes at a time: 4 where all cells' rows have whole words of them."""
-    (_, height, width, _), (rows, cols) = pixels.shape, grid
-    row = width // cols if width % cols == 0 else 1  # a cell of all columns is one long row
-    whole = (width * height if grid == (1, 1) else width if cols == 1 else row) % 4 == 0
-    return 4 if whole and pixels.data.ptr % 4 == 0 else 1
+    height, width = pixels.shape[1:3]
+    row = width // grid[1] if width % grid[1] == 0 else 1
+    count = width * height if grid == (1, 1) else row  # a cell of all columns is one long row
+    return 4 if count % 4 == 0 and pixels.data.ptr % 4 == 0 else 1
 
 
 @lru_cache
