@@ -101,8 +101,10 @@ __device__ inline Picture fetch(const Image& image, const Plan& plan, const Tile
                         left < 0 ? bottom - top : 0, right > plan.width ? bottom - top : 0};
   for (int i = threadIdx.x; i < around[0] + around[1] + around[2] + around[3]; i += blockDim.x) {
     const int columns = i - around[0] - around[1];
-    const int y = columns >= 0 ? top + (columns < around[2] ? columns : columns - around[2]) : i < around[0] ? -1 : plan.height;
-    const int x = columns < 0 ? left + (i < around[0] ? i : i - around[0]) : columns < around[2] ? -1 : plan.width;
+    const bool is_row = columns < 0, is_first = is_row ? i < around[0] : columns < around[2];
+    const int along = is_row ? (is_first ? i : i - around[0]) : is_first ? columns : columns - around[2];
+    const int y = is_row ? (is_first ? -1 : plan.height) : top + along;
+    const int x = is_row ? left + along : is_first ? -1 : plan.width;
     numbers[picture.place(y, x)] = image.at(y, x);
   }
   return picture;
@@ -137,8 +139,8 @@ __device__ inline void vote(float gx, float gy, float place, const Directions& d
 }
 
 // A thread takes a stretch of pixels. Votes beyond the border are those of the border.
-__device__ inline void vote_for(const Picture& picture, const char* numbers, const Plan& plan, const Tile& tile, int first,
-                                int rows, char* stretches) {
+__device__ inline void vote_for(const Picture& picture, const char* numbers, const Plan& plan, const Tile& tile,
+                                int first, int rows, char* stretches) {
   const int across = tile.nodes_across + 2 * REACH - 1;
   const float per_row = 1.f / across;
   const unsigned apart = opaque(plan.apart * sizeof(Stretch));
@@ -152,7 +154,8 @@ __device__ inline void vote_for(const Picture& picture, const char* numbers, con
     for (int place = 0; place < SPACING; ++place) {
       const int pixel = pixels + 4 * within(x + place, plan.width);
       const float* const here = (const float*)(numbers + pixel);
-      const float above = *(const float*)(numbers + (pixel - pitch)), below = *(const float*)(numbers + (pixel + pitch));
+      const float above = *(const float*)(numbers + (pixel - pitch));
+      const float below = *(const float*)(numbers + (pixel + pitch));
       vote(here[1] - here[-1], below - above, place, own);
     }
   }
@@ -258,10 +261,10 @@ __device__ inline void describe(const float* bins, const Plan& plan, const Tile&
 // --- A tile -----------------------------------------------------------------------------------------------------------
 
 // Writes descriptors `first`, `first` + 1, ... of each image, which has n_descriptors in all.
-extern "C" __global__ void dense_sift(const Pixel* images, int height, int width, int step, int down, int across, int tile_rows, int tile_cols, int tiles_down,
-                                      int tiles_across, int fetched, int band, int pitch, int apart, int gray_size,
-                                      const float* window, float least_mass, int root, int first, int n_descriptors,
-                                      float* descriptors) {
+extern "C" __global__ void dense_sift(const Pixel* images, int height, int width, int step, int down, int across,
+                                      int tile_rows, int tile_cols, int tiles_down, int tiles_across, int fetched,
+                                      int band, int pitch, int apart, int gray_size, const float* window,
+                                      float least_mass, int root, int first, int n_descriptors, float* descriptors) {
   extern __shared__ float4 memory[];
   const Plan plan{height,     width,        step,    down, across, tile_rows, tile_cols,
                   tiles_down, tiles_across, fetched, band, pitch,  apart};

@@ -1,14 +1,15 @@
 // Histograms of oriented gradients on a GPU: the conventions and the numbers of hog.cpp.
 //
-// The loader defines Pixel (unsigned char, float or double), CHANNELS (1 or 3), RUN (the columns that a thread takes, 8, 4
-// or 1; a cell has a multiple of them), STAGED (whether pixels are read from shared memory), IN_SHARED (whether cells are
-// kept there), LANES (of a warp, that share a block), and what the user chose: ORIENTATIONS, CELL_ROWS, CELL_COLS, BLOCK_ROWS, BLOCK_COLS, NORM. And EXACT: which
-// gradients are found in double precision, since rounding may decide. HARDLY any: where channels are equally strong.
-// AT_DIAGONALS, too, which are thresholds for 4, 8, 12, ... orientations. Or ALWAYS.
+// The loader defines Pixel (unsigned char, float or double), CHANNELS (1 or 3), RUN (the columns that a thread takes, 8,
+// 4 or 1; a cell has a multiple of them), STAGED (whether pixels are read from shared memory), IN_SHARED (whether cells
+// are kept there), LANES (of a warp, that share a block), and what the user chose: ORIENTATIONS, CELL_ROWS, CELL_COLS,
+// BLOCK_ROWS, BLOCK_COLS, NORM. And EXACT: which gradients are found in double precision, since rounding may decide.
+// HARDLY any: where channels are equally strong. AT_DIAGONALS, too, which are thresholds for 4, 8, 12, ... orientations.
+// Or ALWAYS.
 //
 // A thread block takes a tile: some rows and columns of blocks, with all cells of theirs; or several, if they are whole
-// images. It goes down the tile in bands of cells: their pixels are copied to shared memory as they are; a thread takes a
-// run of columns in a cell and votes into a histogram of its own; the runs of each cell are summed. In the end the
+// images. It goes down the tile in bands of cells: their pixels are copied to shared memory as they are; a thread takes
+// a run of columns in a cell and votes into a histogram of its own; the runs of each cell are summed. In the end the
 // tile's blocks are normalised.
 #include "_cuda.cuh"
 
@@ -285,7 +286,8 @@ __device__ inline void copy(const Band& band, size_t per_image, int count, const
   else copy_rows<Pixel, Pixel>(band, per_image, count, plan, memory);
 }
 
-// Of which tiles all pixels are float32 that stand for some k / 255: a bit for each. All threads ask, and are told the same.
+// Of which tiles all pixels are float32 that stand for some k / 255: a bit for each. All threads ask, and are told the
+// same.
 __device__ inline unsigned of_levels(Band band, int count, const char* memory, const Plan& plan) {
   unsigned found = 0;
   for (int which = 0; which < count; ++which) {
