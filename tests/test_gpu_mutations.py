@@ -63,6 +63,7 @@ def is_noticed(source, change, small, monkeypatch):
     monkeypatch.setattr(_arrays, "kernel_code", lambda name, **types: change(complete(name, **types)))
     stem = Path(source).stem
     runs = [run for run in small_runs(small) if Path(run[0].__code__.co_filename).stem == stem]
+    runs = [run for run in runs if run[1].dtype != np.float64]  # each is compiled anew
     threads = 64 if stem == "color_histogram" else 32  # whose warps have to wait for each other
     return any(
         _differs(fake_cupy.install(monkeypatch, threads=threads, seed=seed), *run) for run in runs for seed in range(3)
