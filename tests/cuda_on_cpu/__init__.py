@@ -53,29 +53,30 @@ class RawModule:
 @cache
 def _compiled(code):
     """Return the path of the shared library that a CUDA source becomes."""
-    folder = Path(tempfile.mkdtemp(dir=_folder()))
+    level = "-O0" if "hog" in KERNEL.findall(code) else "-O1"  # compiled for each parameter, and run for a moment
+    folder = Path(tempfile.mkdtemp(dir=_folder(level)))
     text = _DYNAMIC_SHARED.sub(r"\1* \2 = (\1*)cuda_on_cpu::dynamic_shared;", code)
     entries = [f"CUDA_ON_CPU_ENTRY({kernel})" for kernel in KERNEL.findall(code)]
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text("\n".join(['#include "cuda_on_cpu.h"', "#line 1", text, *entries, ""]))
-    _compile(f"-I{_folder()}", "-c", str(source), "-o", str(folder / "kernels.o"))
+    _compile(level, f"-I{_folder(level)}", "-c", str(source), "-o", str(folder / "kernels.o"))
     _run("g++", "-shared", str(folder / "kernels.o"), "-o", str(library))  # its own handler of misaligned addresses
     return str(library)
 
 
 @cache
-def _folder():
+def _folder(level):
     """Return a folder for what is compiled, with the header in it compiled already: that takes longer than a kernel."""
     folder = Path(tempfile.mkdtemp(prefix="cuda_on_cpu"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     header = Path(__file__).with_name("cuda_on_cpu.h")
     shutil.copy(header, folder)
-    _compile("-x", "c++-header", str(header), "-o", str(folder / "cuda_on_cpu.h.gch"))
+    _compile(level, "-x", "c++-header", str(header), "-o", str(folder / "cuda_on_cpu.h.gch"))
     return folder
 
 
-def _compile(*arguments):
-    flags = ["-std=c++17", "-O0", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fsanitize=alignment"]
+def _compile(level, *arguments):
+    flags = ["-std=c++17", level, "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fsanitize=alignment"]
     _run("g++", *flags, *arguments)
 
 
