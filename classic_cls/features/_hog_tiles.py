@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from .._arrays import SHARED_MEMORY, WARP, threads_for
 
@@ -128,7 +128,7 @@ class Tiles:
         part = 16 if self.piece == 16 and self.pitch * self.pixel % 16 == 0 else min(4, self.piece)
         return *image, self.together, self.band_rows, self.margin, self.pitch, self.room, self.piece, part
 
-    @property
+    @cached_property
     def lanes(self):
         """Lanes of a warp that share a block: as few turns of as few instructions as possible."""
         size, blocks = math.prod(self.block) * self.orientations, self.together * self.rows * self.cols
