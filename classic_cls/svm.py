@@ -16,7 +16,8 @@ from ._array_api import beside, read_labelled_rows, read_rows, to_numpy
 _TAKES_SPARSE = "sklearn.svm.LinearSVC"
 _LARGEST_MATRIX = 8192  # rows of the largest preconditioner: 256 MiB in float32, and seconds to invert
 _LARGEST_STACK = 2**27  # numbers in the preconditioners of all classes together: 1 GiB in float64
-_CHUNK = 2048  # rows or columns of X that are copied at a time
+_CHUNK = 2**23  # numbers of X that are copied at a time
+_STEP = 1e-5  # of the line search, relative; Newton's next one would be the square
 
 
 class LinearSVC(ClassifierMixin, BaseEstimator):
@@ -140,7 +141,7 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
         weight = _check_sample_weight(to_numpy(sample_weight), labels, dtype=np.float64, ensure_non_negative=True)
         factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)
         space = _space(X)
-        signs, costs = (space.doubles(a) for a in _one_vs_rest(labels, self.C * weight, factors))
+        signs, costs = _one_vs_rest(*(space.doubles(a) for a in (labels, self.C * weight, factors)))
         solution, self.n_iter_, converged = _minimise(space, signs, costs, self.tol, self.max_iter)
         if not converged:
             warnings.warn(f"max_iter={self.max_iter} steps were not enough.", ConvergenceWarning, stacklevel=2)
@@ -197,10 +198,12 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
 
 def _one_vs_rest(labels, costs, factors):
     """Return signs (-1 or 1) and costs of all samples in all problems, both (n, n_problems) float64."""
-    if len(factors) == 2:
-        return np.where(labels == 1, 1.0, -1.0)[:, None], (costs * factors[labels])[:, None]
-    own = labels[:, None] == np.arange(len(factors))
-    return np.where(own, 1.0, -1.0), costs[:, None] * np.where(own, factors, 1.0)
+    xp, n_classes = array_namespace(labels), factors.shape[0]
+    own = labels[:, None] == xp.arange(n_classes, dtype=xp.float64, device=device(labels))
+    signs = xp.astype(own, xp.float64) * 2 - 1
+    if n_classes == 2:
+        return signs[:, 1:], (costs * xp.sum(xp.where(own, factors, 0.0), axis=1))[:, None]
+    return signs, costs[:, None] * xp.where(own, factors, 1.0)
 
 
 def _space(X):
@@ -208,8 +211,10 @@ def _space(X):
     return _SampleSpace(X) if X.shape[0] < min(X.shape[1], _LARGEST_MATRIX) else _FeatureSpace(X)
 
 
-def _chunks(size):
-    return [slice(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK)]
+def _chunks(size, width):
+    """Return slices of so many rows or columns, of `width` numbers each."""
+    step = max(1, _CHUNK // width)
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 class _FeatureSpace:
@@ -218,12 +223,12 @@ class _FeatureSpace:
     def __init__(self, X):
         self.X, self.xp = X, array_namespace(X)
         self.size = X.shape[1] + 1
-        self.square_sum = sum(float(self.xp.sum(X[chunk, :] ** 2)) for chunk in _chunks(X.shape[0]))
+        self.square_sum = float(sum(self.xp.sum(X[chunk, :] ** 2) for chunk in _chunks(*X.shape)))
         self._work_in(X.dtype, [slice(0, X.shape[0])])
 
     def sharpen(self):
         """Compute products with X in float64 from here on, a chunk at a time."""
-        self._work_in(self.xp.float64, _chunks(self.X.shape[0]))
+        self._work_in(self.xp.float64, _chunks(*self.X.shape))
 
     def _work_in(self, dtype, chunks):
         self.dtype, self.chunks = dtype, chunks
@@ -271,7 +276,7 @@ class _FeatureSpace:
         xp, full = self.xp, self.size <= _LARGEST_MATRIX
         total = xp.eye(self.size, dtype=self.dtype, device=device(self.X)) if full else 1
         (active,) = xp.nonzero(curvature)
-        for chunk in _chunks(active.shape[0]):
+        for chunk in _chunks(active.shape[0], self.size):
             root = xp.astype(xp.sqrt(xp.take(curvature, active[chunk])), self.dtype)[:, None]
             rows = xp.astype(xp.take(self.X, active[chunk], axis=0), self.dtype, copy=False)
             rows = xp.concat([rows * root, root], axis=1)
@@ -292,7 +297,7 @@ class _SampleSpace:
         self.X, self.xp = X, array_namespace(X)
         self.size = X.shape[0]
         self.kernel = self.xp.ones((self.size, self.size), dtype=self.xp.float64, device=device(X))
-        for chunk in _chunks(X.shape[1]):
+        for chunk in _chunks(*X.shape[::-1]):
             columns = self.xp.astype(X[:, chunk], self.xp.float64)
             self.kernel += columns @ columns.T
         eps = float(self.xp.finfo(self.xp.float64).eps)
@@ -323,7 +328,7 @@ class _SampleSpace:
 
     def hyperplanes(self, combination):
         X, xp = self.X, self.xp
-        parts = [xp.astype(X[:, chunk], xp.float64).T @ combination for chunk in _chunks(X.shape[1])]
+        parts = [xp.astype(X[:, chunk], xp.float64).T @ combination for chunk in _chunks(*X.shape[::-1])]
         return xp.concat([*parts, xp.sum(combination, axis=0, keepdims=True)])
 
 
@@ -353,24 +358,25 @@ class _Descent:
     at the samples beside them, so that a step needs two passes over X: for the gradient, and for the scores.
     """
 
-    _COLUMNS = ("signs", "costs", "point", "scores", "gradient", "fall", "direction", "along")
+    _COLUMNS = ("signs", "costs", "point", "scores", "hinge", "gradient", "fall", "direction", "along")
 
     def __init__(self, space, signs, costs):
         self.space, self.xp, self.signs, self.costs = space, space.xp, signs, costs
         self.open, self.closed = list(range(signs.shape[1])), {}
         self.point = space.doubles(np.zeros((space.size, signs.shape[1])))
         self.gradient, self.direction = self.point, self.point
-        self.scores, self.along = self.xp.zeros_like(signs), self.xp.zeros_like(signs)
+        self.along = self.xp.zeros_like(signs)
+        self._arrive(self.point, self.along)
         self.fall = self.xp.ones_like(signs[0, :])
         self.inverse = space.inverse_hessian(2 * self.xp.mean(costs, axis=1))
         affordable = self.inverse.ndim == 2 and len(self.open) * space.size**2 <= _LARGEST_STACK
         # By then the steps have cost about as much as a Hessian for every problem will.
-        self.patience = max(10, space.size // 100) if affordable else np.inf
+        self.patience = max(10, space.size // 25) if affordable else np.inf
         self.steps, self.looks = 0, 0
 
     def turn(self):
         """Find the gradient at `point` and the next direction."""
-        gradient = self.space.gradient(self.point, 2 * self.costs * self.signs * self._hinge())
+        gradient = self.space.gradient(self.point, 2 * self.costs * self.signs * self.hinge)
         descent = self._precondition(gradient)
         along = self.space.scores(descent)
         change = self.space.inner(gradient - self.gradient, descent, along)
@@ -384,22 +390,25 @@ class _Descent:
         A gap that is all rounding counts as small.
         """
         small, promise = tol * self.objective(), self.fall / 2
-        residuals = 2 * self.costs * self._hinge()
+        residuals = 2 * self.costs * self.hinge
         gap = self.space.square(self.gradient) / 2
         rounding = self.space.rounding * self.xp.sum(residuals**2, axis=0) / 2
         newton = (gap <= 100 * small) & (promise <= small / 10) & (self.looks > 0)
         return (gap <= small) | newton | ((gap <= rounding) & (promise <= small / 100))
 
     def objective(self):
-        loss = self.xp.sum(self.costs * self._hinge() ** 2, axis=0)
+        loss = self.xp.sum(self.costs * self.hinge**2, axis=0)
         return self.space.inner(self.point, self.point, self.scores) / 2 + loss
 
     def move(self):
         """Go to the lowest point along the direction."""
         step = self._line_search()
-        self.point = self.point + step * self.direction
-        self.scores = self.scores + step * self.along
+        self._arrive(self.point + step * self.direction, self.scores + step * self.along)
         self.steps += 1
+
+    def _arrive(self, point, scores):
+        self.point, self.scores = point, scores
+        self.hinge = _positive(1 - self.signs * scores)
 
     def lost(self):
         return self.steps >= self.patience
@@ -409,8 +418,8 @@ class _Descent:
         self.looks += 1
         if self.looks == 2:
             self.space.sharpen()
-            self.scores = self.space.scores(self.point)
-        curvature = self.xp.where(self._hinge() > 0, 2 * self.costs, 0.0)
+            self._arrive(self.point, self.space.scores(self.point))
+        curvature = self.xp.where(self.hinge > 0, 2 * self.costs, 0.0)
         problems = range(len(self.open))
         self.inverse = self.xp.stack([self.space.inverse_hessian(curvature[:, k]) for k in problems])
         self.direction, self.along = 0 * self.direction, 0 * self.along
@@ -434,9 +443,6 @@ class _Descent:
         points = self.closed | {problem: self.point[:, k] for k, problem in enumerate(self.open)}
         return self.xp.stack([points[problem] for problem in sorted(points)], axis=1)
 
-    def _hinge(self):
-        return self.xp.clip(1 - self.signs * self.scores, min=0.0)
-
     def _precondition(self, gradient):
         a = self.xp.astype(gradient, self.inverse.dtype)
         if self.inverse.ndim == 1:
@@ -449,23 +455,34 @@ class _Descent:
 
     def _line_search(self):
         """Return the steps to the zeros of the slopes: Newton's method, kept between bounds by bisection."""
-        xp, inner = self.xp, self.space.inner
+        xp, inner, slopes = self.xp, self.space.inner, self._slopes()
         linear, square = (inner(a, self.direction, self.along) for a in (self.point, self.direction))
         step, low, high = xp.ones_like(linear), xp.zeros_like(linear), xp.full_like(linear, xp.inf)
         for _ in range(60):
-            slope, curvature = self._slope(step)
+            slope, curvature = slopes(step)
             slope, curvature = slope + linear + step * square, curvature + square
             low, high = xp.where(slope < 0, step, low), xp.where(slope < 0, high, step)
             newton = step - slope / curvature
             middle = xp.where(xp.isinf(high), 2 * low, (low + high) / 2)
             last, step = step, xp.where((newton >= low) & (newton <= high), newton, middle)
-            if bool(xp.all(xp.abs(step - last) <= 1e-9 * step)):
+            if bool(xp.all(xp.abs(step - last) <= _STEP * step)):
                 break
         return step
 
-    def _slope(self, step):
-        """Return the losses' first and second derivatives at `step` along the direction."""
-        rise = self.signs * self.along
-        hinge = self.xp.clip(1 - self.signs * self.scores - step * rise, min=0.0)
-        slope = -2 * self.xp.sum(self.costs * hinge * rise, axis=0)
-        return slope, 2 * self.xp.sum(self.xp.where(hinge > 0, self.costs * rise**2, 0.0), axis=0)
+    def _slopes(self):
+        """Return a function of the steps along the direction that gives the losses' first and second derivatives."""
+        xp, room, rise = self.xp, 1 - self.signs * self.scores, self.signs * self.along
+        force = 2 * self.costs * rise
+        bend = force * rise
+
+        def slopes(step):
+            left = room - step * rise
+            active = left > 0
+            first = xp.sum(xp.where(active, force * left, 0.0), axis=0)
+            return -first, xp.sum(xp.where(active, bend, 0.0), axis=0)
+
+        return slopes
+
+
+def _positive(a):
+    return array_namespace(a).where(a > 0, a, 0.0)  # the standard's clip, on CuPy, waits for the GPU

@@ -114,7 +114,7 @@ def test_the_diagonal_alone_reaches_the_optimum(shape, monkeypatch):
     X, y = problem(shape)
     best = objectives(LinearSVC(0.01, tol=1e-10).fit(X, y), X, y)
     monkeypatch.setattr(classic_cls.svm, "_LARGEST_MATRIX", 10)
-    monkeypatch.setattr(classic_cls.svm, "_CHUNK", 7)
+    monkeypatch.setattr(classic_cls.svm, "_CHUNK", 300)
     np.testing.assert_allclose(objectives(LinearSVC(0.01, tol=1e-6).fit(X, y), X, y), best, rtol=1e-5)
 
 
