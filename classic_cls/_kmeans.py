@@ -6,6 +6,7 @@ Points on a GPU are assigned and summed by array code.
 import numpy as np
 from scipy.sparse import csc_array
 from sklearn.preprocessing import normalize
+from sklearn.utils import gen_batches
 
 from . import _array_kmeans, _native
 from ._arrays import namespace, on_device, to_host
@@ -34,13 +35,13 @@ def kmeans(points, n_clusters, rng, n_jobs=None):
     1 %. A center without points stays where it is.
     """
     xp, labels = namespace(points), None
-    centers = xp.asarray(_random_points(to_host(points), n_clusters, rng))
+    centers = points[xp.asarray(_random_rows(points, n_clusters, rng))]
     for _ in range(_ITERATIONS):
         before, labels = labels, nearest(points, centers, n_jobs)
         if before is not None and bool(xp.array_equal(labels, before)):
             break
-        counts = xp.bincount(labels, minlength=n_clusters)[:, None]
-        sums = _sums(points, labels, n_clusters)
+        sums, counts = _sums(points, labels, n_clusters)
+        counts = counts[:, None]
         centers = xp.where(counts > 0, sums / xp.maximum(counts, 1), centers).astype(np.float32)
     return centers
 
@@ -56,26 +57,27 @@ def spherical_kmeans(points, n_clusters, rng, n_jobs=None):
         both = np.concatenate([centers, -centers])
         labels = nearest(points, both, n_jobs)
         weights = np.einsum("ij,ij->i", points, both[labels])
-        sums = _sums(points, labels, len(both), weights)
+        sums, _ = _sums(points, labels, len(both), weights)
         centers = normalize(centers + sums[:n_clusters] - sums[n_clusters:])
     return centers
 
 
-def _random_points(points, n, rng):
-    """Return `n` random points, no two the same unless too few differ: flat areas give many that are zero."""
+def _random_rows(points, n, rng):
+    """Return the indices of `n` random points, no two the same unless too few differ: flat areas give many zeros."""
     order, distinct = rng.permutation(len(points)), {}
-    for i in order:
-        distinct.setdefault(points[i].tobytes(), i)
-        if len(distinct) == n:
+    for some in gen_batches(len(order), 2 * n):  # most often the first are enough
+        for i, point in zip(order[some], to_host(points[namespace(points).asarray(order[some])]), strict=True):
+            distinct.setdefault(point.tobytes(), i)
+        if len(distinct) >= n:
             break
-    chosen = list(distinct.values())
-    return points[chosen + order[: n - len(chosen)].tolist()]
+    chosen = list(distinct.values())[:n]
+    return np.array(chosen + order[: n - len(chosen)].tolist())
 
 
 def _sums(points, labels, n_clusters, weights=None):
-    """Return the (weighted) sum of the points of each cluster; weighted on the host alone."""
+    """Return the (weighted) sum of the points of each cluster, and how many there are; weighted on the host alone."""
     if on_device(points):
-        return _array_kmeans.sums_by_cluster(points, labels, n_clusters)[0]
+        return _array_kmeans.sums_by_cluster(points, labels, n_clusters)
     values = np.ones(len(labels), np.float32) if weights is None else weights
     owners = csc_array((values, labels, np.arange(len(labels) + 1)), (n_clusters, len(labels)))
-    return owners @ points
+    return owners @ points, np.bincount(labels, minlength=n_clusters)

@@ -26,6 +26,7 @@ class Described(NamedTuple):
     """The descriptors of some images, one after the other, in the images' kind of array."""
 
     descriptors: Any  # (n, n_dims), float32
+    counts: np.ndarray  # how many each image has, on the host
     owners: Any  # (n,), which image each belongs to
     places: Any  # (n, 2), how far down and across the image it lies, in [0, 1]
 
@@ -40,28 +41,27 @@ def as_descriptor(descriptor):
 
 
 def describe(descriptor, images):
-    """Return the descriptors of `images` with their owners and places."""
-    xp = namespace(*images[:1])
-    descriptors, positions, counts = _described(descriptor, images)
-    owners = xp.asarray(np.repeat(np.arange(len(counts)), counts))
-    if isinstance(images, list):
-        sizes = xp.asarray(np.array([image.shape[:2] for image in images]))[owners]
-    else:
-        sizes = xp.asarray(np.array(images.shape[1:3]))
-    places = (xp.asarray(positions) + 0.5) / sizes
-    return Described(as_floats(descriptors, "descriptors") if xp is np else descriptors, owners, places)
+    """Return the descriptors of `images` with their counts, owners and places."""
+    if type(descriptor) is DenseSIFT and not isinstance(images, list):
+        return _described_alike(descriptor, images)
+    xp, described = namespace(*images[:1]), descriptor.describe(images)
+    descriptors = xp.concatenate([found for found, _ in described])
+    counts = np.array([len(found) for found, _ in described])
+    sizes = np.array([image.shape[:2] for image in images]).repeat(counts, 0)
+    places = (np.concatenate([positions for _, positions in described]) + 0.5) / sizes
+    owners = np.arange(len(counts)).repeat(counts)
+    descriptors = as_floats(descriptors, "descriptors") if xp is np else descriptors
+    return Described(descriptors, counts, xp.asarray(owners), xp.asarray(places))
 
 
-def _described(descriptor, images):
-    """Return all descriptors, their positions, NumPy's, and how many each image has."""
-    if type(descriptor) is DenseSIFT and not isinstance(images, list):  # image by image, a GPU would have to wait
-        descriptors, positions = descriptor.describe_alike(images)
-        n, count, n_dims = descriptors.shape
-        return descriptors.reshape(-1, n_dims), np.tile(positions, (n, 1)), [count] * n
-    described = descriptor.describe(images)
-    descriptors = namespace(*images[:1]).concatenate([found for found, _ in described])
-    positions = np.concatenate([positions for _, positions in described])
-    return descriptors, positions, [len(found) for found, _ in described]
+def _described_alike(descriptor, images):
+    """Describe images of one size at once: image by image, a GPU would have to wait for the host."""
+    xp = namespace(images)
+    descriptors, positions = descriptor.describe_alike(images)
+    n, count, n_dims = descriptors.shape
+    owners = xp.arange(n).repeat(count)
+    places = xp.tile(xp.asarray((positions + 0.5) / np.array(images.shape[1:3])), (n, 1))
+    return Described(descriptors.reshape(-1, n_dims), np.full(n, count), owners, places)
 
 
 def images_per_batch(images, n_features=1, *, pixels=1 << 17):
@@ -92,38 +92,41 @@ def sample_descriptors(descriptor, images, n_samples, rng, n_jobs=None):
     Goes through the images in random order until there are enough: a detector may find nothing in some.
     """
     order = rng.permutation(len(images))
-    seeds = rng.randint(np.iinfo(np.int32).max, size=len(images))
     step = min(len(images), max(1, n_samples // _PER_IMAGE))
     quota, found, start = -(-n_samples // step), [], 0
     while start < len(images) and sum(len(descriptors) for descriptors, _ in found) < n_samples:
         chosen = np.sort(order[start : start + step])
-        found += _draw_each(descriptor, images, chosen, seeds[chosen], quota, n_jobs)
+        found += _draw_each(descriptor, images, chosen, rng.random_sample((len(chosen), quota)), n_jobs)
         start, step = start + step, 2 * step
     return tuple(namespace(*part).concatenate(part) for part in zip(*found, strict=True))
 
 
-def _draw_each(descriptor, images, chosen, seeds, quota, n_jobs):
-    xp = namespace(*images[:1])
-
-    def draw(indices, seeds):
-        part = take(images, indices)
-        descriptors, owners, places = describe(descriptor, part)
-        edges = to_host(xp.searchsorted(owners, xp.arange(len(part) + 1)))
-        rows = [_draw(*edges[i : i + 2], quota, seed) for i, seed in enumerate(seeds)]
-        rows = xp.asarray(np.concatenate(rows))
-        return descriptors[rows], places[rows]
+def _draw_each(descriptor, images, chosen, numbers, n_jobs):
+    def draw(indices, numbers):
+        found = describe(descriptor, take(images, indices))
+        rows = namespace(found.descriptors).asarray(_drawn(found.counts, numbers))
+        return found.descriptors[rows], found.places[rows]
 
     size = images_per_batch(images)
     return Parallel(n_jobs=1 if on_device(images) else n_jobs, require="sharedmem")(
-        delayed(draw)(chosen[start : start + size], seeds[start : start + size])
+        delayed(draw)(chosen[start : start + size], numbers[start : start + size])
         for start in range(0, len(chosen), size)
     )
 
 
-def _draw(start, stop, quota, seed):
-    if stop - start <= quota:
-        return np.arange(start, stop)
-    return start + np.random.default_rng(seed).choice(stop - start, quota, replace=False)
+def _drawn(counts, numbers):
+    """Return which rows are drawn of images with so many rows each: as many as the image has random numbers, or all.
+
+    Fisher's and Yates' shuffle, of all images at a time; the numbers are in [0, 1).
+    """
+    most, each = counts.max(), np.arange(len(counts))
+    rows = np.tile(np.arange(most), (len(counts), 1))
+    for k in range(min(most, numbers.shape[1])):
+        other = k + (numbers[:, k] * np.maximum(counts - k, 0)).astype(int)
+        rows[each, k], rows[each, other] = rows[each, other], rows[each, k]
+    rows = np.sort(rows[:, : numbers.shape[1]])
+    there = np.arange(rows.shape[1]) < counts[:, None]
+    return (rows + (counts.cumsum() - counts)[:, None])[there]
 
 
 def check_enough(n_descriptors, n_wanted, parameter):
