@@ -1,7 +1,7 @@
 """K-means in array code: for CuPy and every other namespace of the array API.
 
 What these lack is a scatter: sums by cluster are products with a matrix of zeros and ones, which cost no more than the
-distances do, and add in the same order every time.
+distances do. On a GPU, kernels find the nearest and add rows up. All of them add in the same order every time.
 """
 
 from typing import Any, NamedTuple
@@ -10,10 +10,13 @@ import numpy as np
 from sklearn.externals.array_api_compat import array_namespace, device
 
 from ._array_api import beside, to_numpy
+from ._arrays import WARP, blocks_for, load_kernels, namespace, on_device, threads_for
 
 _CHUNK = 1 << 24  # distances that are held at a time
 _REASSIGNED = 0.01  # a center with less than this share of the largest one's rows is moved, as in scikit-learn
 _PATIENCE = 10  # mini-batches without a lower inertia
+_PARTS = 2048  # sums that a GPU adds up at a time, of this many rows at least:
+_PART = 64
 
 
 class Clustering(NamedTuple):
@@ -67,7 +70,8 @@ def plus_plus(X, n_clusters, rng):
     draws = beside(X, rng.uniform(size=(n_clusters - 1, 2 + int(np.log(n_clusters)))))  # sent at once
     for i in range(n_clusters - 1):
         edges = xp.cumulative_sum(xp.astype(closest[0, :], xp.float64))
-        candidates = xp.clip(xp.searchsorted(edges, draws[i, :] * edges[-1]), 0, n - 1)
+        candidates = xp.searchsorted(edges, draws[i, :] * edges[-1])
+        candidates = xp.where(candidates < n, candidates, n - 1)
         distances = xp.minimum(squared_distances(candidates), closest)
         best = xp.reshape(xp.argmin(xp.sum(distances, axis=1)), (1,))
         chosen.append(xp.take(candidates, best))
@@ -96,11 +100,23 @@ def nearest(X, centers):
     """Return the index of the nearest center of each row; of centers equally near, the first."""
     xp = array_namespace(X)
     half = xp.sum(centers * centers, axis=1) / 2
-    return xp.concat([xp.argmin(half - X[rows, :] @ centers.T, axis=1) for rows in _chunks(X, centers.shape[0])])
+    return xp.concat([_least(half, X[rows, :] @ centers.T) for rows in _chunks(X, centers.shape[0])])
+
+
+def _least(half, products):
+    """Return the column of each row of ``half - products`` that holds the least; of equal ones, the first."""
+    if not on_device(products):
+        return array_namespace(products).argmin(half - products, axis=1)
+    columns = namespace(products).empty(len(products), np.int64)
+    kernels, blocks = load_kernels("_array_kmeans.cu", Number=products.dtype), blocks_for(len(products) * WARP)
+    kernels.launch("nearest", blocks, products, *products.shape, half, columns)
+    return columns
 
 
 def sums_by_cluster(X, labels, n_clusters):
     """Return the sum of the rows of each cluster (n_clusters, n_features), and how many they are, both float64."""
+    if on_device(X):
+        return _sums_on_device(X, labels, n_clusters)
     xp = array_namespace(X)
     clusters, sums, counts = xp.arange(n_clusters, device=device(X)), 0, 0
     for rows in _chunks(X, n_clusters):
@@ -108,6 +124,18 @@ def sums_by_cluster(X, labels, n_clusters):
         sums = sums + xp.astype(member.T @ X[rows, :], xp.float64)
         counts = counts + xp.sum(member, axis=0, dtype=xp.float64)
     return sums, counts
+
+
+def _sums_on_device(X, labels, n_clusters):
+    xp, (n, width) = namespace(X), X.shape
+    order = xp.argsort(labels, kind="stable")
+    edges = xp.searchsorted(labels[order], xp.arange(n_clusters + 1))
+    n_parts = max(1, min(_PARTS, n // _PART) // n_clusters)
+    sums = xp.empty((n_clusters, n_parts, width))
+    kernels, shape = load_kernels("_array_kmeans.cu", Number=X.dtype), (n_clusters, n_parts)
+    arguments = xp.ascontiguousarray(X), width, order, edges, *shape, sums
+    kernels.launch("cluster_sums", n_clusters * n_parts, *arguments, threads=threads_for(width))
+    return sums.sum(1), (edges[1:] - edges[:-1]).astype(np.float64)
 
 
 def _means(X, labels, centers):

@@ -170,6 +170,18 @@ def _constant(xp, device, stream, make, *arguments):
     return xp.asarray(make(*arguments))  # on its way: another stream gets its own
 
 
+def count(numbers, n):
+    """Return how often each of the integers from 0 to n - 1 occurs among `numbers`, which are no others."""
+    xp = namespace(numbers)
+    if not on_device(numbers):
+        return xp.bincount(numbers, minlength=n)
+    import cupyx
+
+    counts = xp.zeros(n, np.int32)
+    cupyx.scatter_add(counts, numbers, 1)  # bincount looks for other numbers first, which the host waits for
+    return counts
+
+
 def sum_of_squares(a):
     """Return the sum of an array's squares as a float; NaN or infinity where one of them is, or it is too large."""
     xp = namespace(a)

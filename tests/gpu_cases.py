@@ -6,7 +6,7 @@ import cuda_on_cpu
 import numpy as np
 from test_patch_kmeans import random_parts
 
-from classic_cls import _arrays, color_histogram, dense_sift, hog, patch_features
+from classic_cls import _array_kmeans, _arrays, color_histogram, dense_sift, hog, patch_features
 
 SPACES = ["rgb", "hsv", "lab", "opponent", "gray"]
 NORMS = ["L1", "L1-sqrt", "L2", "L2-Hys"]
@@ -17,6 +17,7 @@ PIXELS = [{"Pixel": np.uint8}, {"Pixel": np.float32}]
 CHOSEN = {"ORIENTATIONS": 9, "CELL_ROWS": 8, "CELL_COLS": 8, "BLOCK_ROWS": 2, "BLOCK_COLS": 2}
 HOG = CHOSEN | {"LANES": 4}
 SOURCES = {
+    "_array_kmeans.cu": [{"Number": np.float32}, {"Number": np.float64}],
     "features/color_histogram.cu": [
         {"CHANNELS": channels, "RUN": run, "SPACE": space, "JOINT": joint, "IN_SHARED": in_shared}
         for channels in (1, 3)
@@ -41,6 +42,25 @@ SOURCES = {
         for exact in ((2,) if pixel == np.float64 else (0, 1, 2) if staged and in_shared else (0,))
     ],
     "features/patch_kmeans.cu": PIXELS,
+}
+
+
+def nearest(points, centers):
+    return _array_kmeans.nearest(points, _arrays.namespace(points).asarray(centers))
+
+
+def sums_by_cluster(points, labels, n_clusters):
+    xp = _arrays.namespace(points)
+    return xp.column_stack(_array_kmeans.sums_by_cluster(points, xp.asarray(labels), n_clusters))
+
+
+SOURCE_OF = {
+    nearest: "_array_kmeans.cu",
+    sums_by_cluster: "_array_kmeans.cu",
+    color_histogram: "features/color_histogram.cu",
+    dense_sift: "features/dense_sift.cu",
+    hog: "features/hog.cu",
+    patch_features: "features/patch_kmeans.cu",
 }
 
 
@@ -101,7 +121,26 @@ def small_runs(images):
     runs += [(dense_sift, large, 60, 30, 0)]  # one descriptor, whose bins have more rows than fit
     runs += [(patch_features, X, *parts, 4, 2, 2, a) for X in as_dtypes(images)[:2] for a in ACTIVATIONS]
     runs += [(patch_features, images, *nothing, 4, 2, 2, "hard")]  # all are equally near
-    return runs
+    return runs + kmeans_runs()
+
+
+def kmeans_runs():
+    """Return calls with centers that are equally near, a cluster without rows, and one of several parts."""
+    points = np.random.default_rng(0).normal(size=(290, 41))
+    centers = np.concatenate([points[:32], points[:10], points[:10]])  # of the same lane, and of others
+    labels = np.arange(290) % 7 // 3 * 2  # 0, 2 and 4
+    return [
+        run
+        for X in (points.astype(np.float32), points)
+        for run in (
+            (nearest, X, centers.astype(X.dtype)),
+            (nearest, X[:, :3], centers[::-1, :3].astype(X.dtype)),
+            (nearest, X, centers[:2].astype(X.dtype)),
+            (sums_by_cluster, X, labels, 6),
+            (sums_by_cluster, X, labels // 4, 2),
+            (sums_by_cluster, X[:, ::2], labels * 0, 1),
+        )
+    ]
 
 
 def without_choices(code):

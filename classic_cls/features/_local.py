@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 
 from .. import _native
-from .._arrays import namespace, on_device, to_host
+from .._arrays import namespace, on_device
 from .._images import largest, take
 from .dense_sift import DenseSIFT
 

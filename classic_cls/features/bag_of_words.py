@@ -6,7 +6,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._arrays import device_of, empty_beside, namespace, on_device, to_host
+from .._arrays import count, device_of, empty_beside, namespace, on_device, to_host
 from .._images import fit_images, for_batches, one_of, positive_int, positive_number, transform_images
 from .._kmeans import kmeans, nearest
 from . import _array_encoders
@@ -185,32 +185,33 @@ class BagOfVisualWords(TransformerMixin, BaseEstimator):
             word. Zeros for an image without descriptors.
         """
         images = transform_images(self, X, ragged=True, device=True)
+        with device_of(images):
+            vocabulary = namespace(*images[:1]).asarray(self.vocabulary_)
 
-        def count(part, out):
-            out[...] = self._counts(part)
+        def encode(part, out):
+            out[...] = self._counts(part, vocabulary)
             _normalise(out, self.norm)
 
         out = empty_beside(images, (len(images), len(self.vocabulary_) * n_cells(self.pyramid_levels)))
         size, workspace = images_per_batch(images, out.shape[1]), self._workspace(images)
-        return for_batches(count, images, out, n_jobs=self.n_jobs, batch_size=size, workspace=workspace)
+        return for_batches(encode, images, out, n_jobs=self.n_jobs, batch_size=size, workspace=workspace)
 
     def _workspace(self, images):
         """Return about how many bytes of a GPU's memory an image needs: descriptors and counts, and copies of them."""
         shares = 0 if self.assignment == "hard" else 16 * self.n_neighbors
         return bytes_per_image(self.descriptor_, images, shares, 24 * len(self.vocabulary_), self.pyramid_levels)
 
-    def _counts(self, images):
+    def _counts(self, images, vocabulary):
         """Return what each cell has of each word, (n_images, n_cells * n_words)."""
         described = describe(self.descriptor_, images)
-        words, weights = self._assign(described.descriptors)
+        words, weights = self._assign(described.descriptors, vocabulary)
         cells = finest_cells(described, self.pyramid_levels)
         shape, pooling = (len(images) * 4 ** (self.pyramid_levels - 1), len(self.vocabulary_)), self._pooling()
         pooled, merge = _pool(words, weights, cells, *shape, pooling), np.add if pooling == "sum" else np.maximum
         return all_cells(pooled, self.pyramid_levels, merge).reshape(len(images), -1)
 
-    def _assign(self, descriptors):
+    def _assign(self, descriptors, vocabulary):
         """Return the words of descriptors, and their weights, or None where each is 1."""
-        vocabulary = namespace(descriptors).asarray(self.vocabulary_)
         if self.assignment == "hard":
             return nearest(descriptors, vocabulary), None
         if self.assignment == "soft":
@@ -372,7 +373,7 @@ def _pool(words, weights, cells, n_cells, n_words, pooling):
         return _array_encoders.pool_weights(words, weights, cells, n_cells, n_words, pooling)
     slots = (cells.reshape(-1, *[1] * (words.ndim - 1)) * n_words + words).ravel()
     if weights is None:
-        counts = namespace(slots).bincount(slots, minlength=n_cells * n_words)
+        counts = count(slots, n_cells * n_words)
         pooled = counts if pooling == "sum" else counts > 0
     elif pooling == "sum":
         pooled = np.bincount(slots, weights.ravel(), n_cells * n_words)

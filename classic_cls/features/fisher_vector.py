@@ -6,7 +6,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._arrays import device_of, empty_beside, namespace, on_device, to_host
+from .._arrays import count, device_of, empty_beside, namespace, on_device, to_host
 from .._images import fit_images, for_batches, one_of, positive_int, transform_images
 from .._kmeans import kmeans, nearest
 from . import _array_encoders
@@ -204,7 +204,7 @@ class FisherVector(TransformerMixin, BaseEstimator):
             cells = finest_cells(described, self.pyramid_levels)
             points = self._points(described.descriptors, described.places)
             sums = _sums(points, *mixture, cells, len(part) * n_finest)[1]
-            counts = namespace(cells).bincount(cells, minlength=len(sums))
+            counts = count(cells, len(sums))
             sums, counts = (all_cells(a, self.pyramid_levels) for a in (sums, counts))
             out[...] = _normalise(sums, counts, self.weights_, self.power, self.norm)
 
