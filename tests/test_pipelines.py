@@ -114,7 +114,7 @@ def test_clusters():
 
 # What the kernels are called that a pipeline runs.
 KERNELS = {
-    "bovw-svm": {"dense"},
+    "bovw-svm": {"cluster", "dense", "nearest"},
     "color-forest": {"color"},
     "balanced": {"hog", "patch", "dense"},
     "fast": {"hog", "patch"},
