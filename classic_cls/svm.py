@@ -389,10 +389,10 @@ class _Descent:
 
         A gap that is all rounding counts as small.
         """
-        small, promise = tol * self.objective(), self.fall / 2
-        residuals = 2 * self.costs * self.hinge
-        gap = self.space.square(self.gradient) / 2
-        rounding = self.space.rounding * self.xp.sum(residuals**2, axis=0) / 2
+        residuals = self.xp.sum((2 * self.costs * self.hinge) ** 2, axis=0)
+        figures = self.objective(), self.fall, self.space.square(self.gradient), residuals
+        objective, fall, square, residuals = to_numpy(self.xp.stack(figures))  # at once: a GPU makes the host wait
+        small, promise, gap, rounding = tol * objective, fall / 2, square / 2, self.space.rounding * residuals / 2
         newton = (gap <= 100 * small) & (promise <= small / 10) & (self.looks > 0)
         return (gap <= small) | newton | ((gap <= rounding) & (promise <= small / 100))
 
@@ -427,7 +427,6 @@ class _Descent:
 
     def release(self, done):
         """Set aside the problems that are done."""
-        done = to_numpy(done)
         if not done.any():
             return
         self.closed |= {self.open[k]: self.point[:, int(k)] for k in np.flatnonzero(done)}
@@ -455,31 +454,33 @@ class _Descent:
 
     def _line_search(self):
         """Return the steps to the zeros of the slopes: Newton's method, kept between bounds by bisection."""
-        xp, inner, slopes = self.xp, self.space.inner, self._slopes()
-        linear, square = (inner(a, self.direction, self.along) for a in (self.point, self.direction))
-        step, low, high = xp.ones_like(linear), xp.zeros_like(linear), xp.full_like(linear, xp.inf)
+        inner, slopes = self.space.inner, self._slopes()
+        linear, square = (to_numpy(inner(a, self.direction, self.along)) for a in (self.point, self.direction))
+        step, low, high = np.ones_like(linear), np.zeros_like(linear), np.full_like(linear, np.inf)
         for _ in range(60):
             slope, curvature = slopes(step)
             slope, curvature = slope + linear + step * square, curvature + square
-            low, high = xp.where(slope < 0, step, low), xp.where(slope < 0, high, step)
+            low, high = np.where(slope < 0, step, low), np.where(slope < 0, high, step)
             newton = step - slope / curvature
-            middle = xp.where(xp.isinf(high), 2 * low, (low + high) / 2)
-            last, step = step, xp.where((newton >= low) & (newton <= high), newton, middle)
-            if bool(xp.all(xp.abs(step - last) <= _STEP * step)):
+            middle = np.where(np.isinf(high), 2 * low, (low + high) / 2)
+            last, step = step, np.where((newton >= low) & (newton <= high), newton, middle)
+            if np.all(np.abs(step - last) <= _STEP * step):
                 break
-        return step
+        return self.space.doubles(step)
 
     def _slopes(self):
-        """Return a function of the steps along the direction that gives the losses' first and second derivatives."""
+        """Return a function that gives the losses' first and second derivatives, (2, n_problems), at such steps.
+
+        Its arrays are NumPy's: a GPU has nothing to gain from a number per problem.
+        """
         xp, room, rise = self.xp, 1 - self.signs * self.scores, self.signs * self.along
         force = 2 * self.costs * rise
         bend = force * rise
 
         def slopes(step):
-            left = room - step * rise
-            active = left > 0
-            first = xp.sum(xp.where(active, force * left, 0.0), axis=0)
-            return -first, xp.sum(xp.where(active, bend, 0.0), axis=0)
+            left = room - self.space.doubles(step) * rise
+            first, second = (xp.where(left > 0, a, 0.0) for a in (-force * left, bend))
+            return to_numpy(xp.stack([xp.sum(first, axis=0), xp.sum(second, axis=0)]))
 
         return slopes
 
