@@ -5,8 +5,11 @@
 - **Kernels**: each descriptor on images that lie on the GPU, in batches that fill it: the median time of a call by CUDA
   events, the bytes that it must move at least (images in, features out, each once), and the speed that follows, as a
   share of what copying one large array to another reaches on this GPU. Beside it our CPU kernels on all cores, and a
-  peer on one: scikit-image for HOG, OpenCV for histograms and (with keypoints at the same places) SIFT. Before the
-  clock starts the GPU's features are compared with the CPU's.
+  peer on one: scikit-image for HOG, OpenCV for histograms and (with keypoints at the same places) SIFT; where torch and
+  kornia are installed, kornia's dense SIFT on the GPU. Before the clock starts the GPU's features are compared with the
+  CPU's. Encoders are learned from a few images before.
+- **Sending**: how fast images come from ordinary memory, by CuPy alone and by `ToDevice`, and HOG of images that are
+  sent first, and of images that are sent part by part while it runs.
 - **Models**: HOG and a linear SVM, and a bag of 1,000 visual words (dense SIFT) and a linear SVM, from images in the
   host's memory to labels there: images per second in ``predict`` and in ``fit``, with ``ToDevice`` and without. The
   images are CIFAR-10's, looked for in DIR as `accuracy.py` does, or crops of scikit-image's photographs of that size,
@@ -36,8 +39,10 @@ from sklearn.pipeline import make_pipeline
 
 from classic_cls import (
     HOG,
+    VLAD,
     BagOfVisualWords,
     DenseSIFT,
+    FisherVector,
     LinearSVC,
     ToDevice,
     _arrays,
@@ -46,6 +51,7 @@ from classic_cls import (
     hog,
     patch_features,
 )
+from classic_cls._sending import Streamed
 
 _CHECKED = 8  # images whose features are compared
 
@@ -65,13 +71,15 @@ def main():
     except AssertionError as error:
         sys.exit(str(error))
     print_table(kernels)
+    print("\nFrom ordinary memory of the host:\n", flush=True)
+    print_table(sending := measure_sending(cupy, args.quick))
     X_train, y_train, X_test, source = load_images(args.data_dir, args.quick)
     print(f"\nTo labels, from {len(X_train):,} and {len(X_test):,} images on the host, {source}:\n", flush=True)
     models = [measure_model(name, make, X_train, y_train, X_test) for name, make in MODELS.items()]
     print_table(models)
     if args.json:
         report = {"machine": describe_machine(cupy), "copy_bytes_per_second": bandwidth}
-        write_json(report | {"images": source, "kernels": kernels, "models": models}, args.json)
+        write_json(report | {"images": source, "kernels": kernels, "sending": sending, "models": models}, args.json)
 
 
 def parse_arguments():
@@ -124,6 +132,8 @@ class Case(NamedTuple):
     images: np.ndarray
     peer: str = "-"
     peer_run: Callable | None = None  # of NumPy's images
+    agreeing: float = 1  # share of the features that must be the CPU's
+    gpu_peer: Callable | None = None  # of NumPy's images: the images per second, None where it is not installed
 
 
 def hog_case(quick, colour=False, dtype=np.uint8, side=32):
@@ -149,13 +159,47 @@ def color_case(quick, **parameters):
 
 def sift_case(quick, side=32):
     images = many(200_000 * 32**2 // (2 * side**2 - 32**2), quick, peer_cases._GRAY, side)
-    return Case(partial(dense_sift, contrast_threshold=0), images, "OpenCV SIFT", peer_cases._opencv_sift)
+    return Case(
+        partial(dense_sift, contrast_threshold=0), images, "OpenCV SIFT", peer_cases._opencv_sift, gpu_peer=kornia_sift
+    )
+
+
+def kornia_sift(images, device="cuda"):
+    """Return the images per second of kornia's dense SIFT with the same bins and steps, on the GPU of torch."""
+    try:
+        import kornia
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available() and device == "cuda":
+        return None
+    sift = kornia.feature.DenseSIFTDescriptor(spatial_bin_size=4, rootsift=False, stride=4, padding=0).to(device)
+    there = torch.from_numpy(images).to(device)[:, None].float() / 255
+
+    def describe():
+        with torch.inference_mode():
+            sift(there)[0].cpu()  # waits
+
+    return len(images) / clock(describe)
 
 
 def patches_case(quick, n_entries=1600):
     images, rng = many(10_000, quick, peer_cases._COLOR), np.random.default_rng(0)
     parts = np.zeros(108), np.eye(108), rng.normal(size=(16 if quick else n_entries, 108))
     return Case(lambda images, **how: patch_features(images, *parts, **how), images)
+
+
+def encoder_case(quick, make):
+    """Describe images with an encoder of dense SIFT that was learned from a hundred others."""
+    images = many(20_000, quick, peer_cases._GRAY)
+    model = make(DenseSIFT(contrast_threshold=0), 8 if quick else 64, random_state=0).fit(
+        many(100, True, peer_cases._GRAY)
+    )
+
+    def encode(images, n_jobs=None):
+        return model.set_params(n_jobs=n_jobs).transform(images)
+
+    return Case(encode, images, agreeing=0.95)  # some descriptor may be equally near to two words
 
 
 CASES = {
@@ -169,6 +213,9 @@ CASES = {
     "dense-sift": sift_case,
     "dense-sift-128": partial(sift_case, side=128),
     "patches": patches_case,
+    "bag": partial(encoder_case, make=BagOfVisualWords),
+    "vlad": partial(encoder_case, make=VLAD),
+    "fisher": partial(encoder_case, make=FisherVector),
 }
 
 
@@ -183,7 +230,7 @@ def measure_kernel(cupy, name, case, bandwidth, quick):
     """Time one descriptor and return its row."""
     images = cupy.asarray(case.images)
     features = case.describe(images)
-    check(name, features[:_CHECKED].get(), case.describe(case.images[:_CHECKED]))
+    check(name, features[:_CHECKED].get(), case.describe(case.images[:_CHECKED]), case.agreeing)
     n_bytes = images.nbytes + features.nbytes
     del features  # memory for the next call
     seconds = event_seconds(cupy, partial(case.describe, images), 3 if quick else 20)
@@ -201,12 +248,13 @@ def measure_kernel(cupy, name, case, bandwidth, quick):
         "CPU, images/s": cpu,
         "peer": case.peer,
         "peer, images/s": peer,
+        "kornia on the GPU, images/s": case.gpu_peer(case.images[: max(_CHECKED, 10_000)]) if case.gpu_peer else None,
     }
 
 
-def check(name, ours, expected):
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * scale, err_msg=f"{name}: GPU and CPU disagree.")
+def check(name, ours, expected, agreeing):
+    alike = np.isclose(ours, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert alike.mean() >= agreeing, f"{name}: GPU and CPU disagree in {(~alike).sum()} of {alike.size} features."
 
 
 def clock(call, n_times=3, warm=True):
@@ -217,6 +265,27 @@ def clock(call, n_times=3, warm=True):
         call()
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds[warm:]))
+
+
+# --- Sending ----------------------------------------------------------------------------------------------------------
+
+
+def measure_sending(cupy, quick):
+    """Return rows of how long images of 32 x 32 RGB pixels take from the host to the GPU, and on to features there."""
+    images = many(50_000, quick, peer_cases._COLOR)
+    part_by_part = Streamed(images, cupy.cuda.Device().id)
+    ways = {
+        "cupy.asarray": lambda: cupy.asarray(images),
+        "ToDevice()": lambda: ToDevice().transform(images),
+        "ToDevice(), then hog": lambda: hog(ToDevice().transform(images)),
+        "hog, images sent part by part": lambda: hog(part_by_part),
+    }
+
+    def measure(way):
+        seconds = clock(lambda: (way(), cupy.cuda.get_current_stream().synchronize()))
+        return {"images": len(images), "ms": 1000 * seconds, "GB/s": images.nbytes / seconds / 1e9}
+
+    return [{"way": name} | measure(way) for name, way in ways.items()]
 
 
 # --- Models -----------------------------------------------------------------------------------------------------------
