@@ -16,7 +16,7 @@ from ._array_api import beside, read_labelled_rows, read_rows, to_numpy
 _TAKES_SPARSE = "sklearn.svm.LinearSVC"
 _LARGEST_MATRIX = 8192  # rows of the largest preconditioner: 256 MiB in float32, and seconds to invert
 _LARGEST_STACK = 2**27  # numbers in the preconditioners of all classes together: 1 GiB in float64
-_CHUNK = 2**23  # numbers of X that are copied at a time
+_CHUNK = 2**23  # numbers of X that are copied at a time, or an eighth of it: it may be larger than memory
 _STEP = 1e-5  # of the line search, relative; Newton's next one would be the square
 
 
@@ -213,7 +213,7 @@ def _space(X):
 
 def _chunks(size, width):
     """Return slices of so many rows or columns, of `width` numbers each."""
-    step = max(1, _CHUNK // width)
+    step = max(1, min(_CHUNK // width, size // 8))
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
