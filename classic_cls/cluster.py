@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import _array_kmeans
 from ._array_api import beside, elsewhere, read_rows, to_numpy
+from ._arrays import device_of
 from ._images import positive_int
 
 _TAKES_SPARSE = "sklearn.cluster.KMeans"
@@ -140,7 +141,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, Ba
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_clusters={self.n_clusters}, but X has only {X.shape[0]} rows. Ask for fewer clusters.")
         cluster = self._in_array_code if elsewhere(X) else self._by_scikit_learn
-        found = cluster(X, self._initial_centers(X))
+        with device_of(X):
+            found = cluster(X, self._initial_centers(X))
         if not np.isfinite(found.inertia):
             raise ValueError(f"X holds numbers whose squares are too large for {X.dtype}. Scale them, or use float64.")
         self.cluster_centers_, self.labels_ = to_numpy(found.centers), to_numpy(found.labels).astype(np.int32)
@@ -164,7 +166,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, Ba
         """
         X, centers = self._read(X)
         nearest = _array_kmeans.nearest if elsewhere(X) else pairwise_distances_argmin
-        return to_numpy(nearest(X, centers)).astype(np.int32)
+        with device_of(X):
+            return to_numpy(nearest(X, centers)).astype(np.int32)
 
     def transform(self, X):
         """Return the distance of every row to every centre.
@@ -180,7 +183,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, Ba
             In the array type and precision of X.
         """
         X, centers = self._read(X)
-        return _array_kmeans.distances(X, centers) if elsewhere(X) else euclidean_distances(X, centers)
+        with device_of(X):
+            return _array_kmeans.distances(X, centers) if elsewhere(X) else euclidean_distances(X, centers)
 
     def score(self, X, y=None):
         """Return how well the clusters fit other rows: their inertia, negative.
@@ -196,13 +200,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, Ba
         score : float
             Minus the sum of the squared distances to the nearest centres.
         """
-        return -_array_kmeans.inertia(*self._read(X))
+        X, centers = self._read(X)
+        with device_of(X):
+            return -_array_kmeans.inertia(X, centers)
 
     def _read(self, X):
         """Return rows as seen in ``fit``, and the centres beside them."""
         check_is_fitted(self)
         X = read_rows(self, X, reset=False, takes_sparse=_TAKES_SPARSE)
-        return X, beside(X, self.cluster_centers_, X.dtype)
+        with device_of(X):
+            return X, beside(X, self.cluster_centers_, X.dtype)
 
     def _by_scikit_learn(self, X, init):
         parameters = {

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._array_api import beside, read_labelled_rows, read_rows, to_numpy
+from ._arrays import device_of
 
 _TAKES_SPARSE = "sklearn.svm.LinearSVC"
 _LARGEST_MATRIX = 8192  # rows of the largest preconditioner: 256 MiB in float32, and seconds to invert
@@ -140,12 +141,13 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
             )
         weight = _check_sample_weight(to_numpy(sample_weight), labels, dtype=np.float64, ensure_non_negative=True)
         factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)
-        space = _space(X)
-        signs, costs = _one_vs_rest(*(space.doubles(a) for a in (labels, self.C * weight, factors)))
-        solution, self.n_iter_, converged = _minimise(space, signs, costs, self.tol, self.max_iter)
+        with device_of(X):
+            space = _space(X)
+            signs, costs = _one_vs_rest(*(space.doubles(a) for a in (labels, self.C * weight, factors)))
+            solution, self.n_iter_, converged = _minimise(space, signs, costs, self.tol, self.max_iter)
+            solution = to_numpy(space.hyperplanes(solution))
         if not converged:
             warnings.warn(f"max_iter={self.max_iter} steps were not enough.", ConvergenceWarning, stacklevel=2)
-        solution = to_numpy(space.hyperplanes(solution))
         self.coef_, self.intercept_ = solution[:-1].T.copy(), solution[-1].copy()
         return self
 
@@ -164,8 +166,9 @@ class LinearSVC(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = read_rows(self, X, reset=False, takes_sparse=_TAKES_SPARSE)
-        coef, intercept = (beside(X, a, X.dtype) for a in (self.coef_.T, self.intercept_))
-        scores = X @ coef + intercept
+        with device_of(X):
+            coef, intercept = (beside(X, a, X.dtype) for a in (self.coef_.T, self.intercept_))
+            scores = X @ coef + intercept
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X):

@@ -15,9 +15,11 @@ from classic_cls import (
     ColorHistogram,
     DenseSIFT,
     KeypointSIFT,
+    KMeans,
     LinearSVC,
     PatchKMeans,
     Resize,
+    RidgeLOOClassifier,
     ToDevice,
     ToHost,
     _arrays,
@@ -314,3 +316,16 @@ def test_without_a_gpu(cupy, driver, toolkit, message):
     cupy.available, cupy.driver, cupy.toolkit = False, driver, toolkit
     with pytest.raises(RuntimeError, match=message):
         ToDevice().fit(np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("model", [LinearSVC(), KMeans(3, random_state=0), RidgeLOOClassifier()], ids=str)
+def test_rows_are_worked_on_where_they_lie(cupy, monkeypatch, model):
+    X, used, product = np.random.default_rng(0).normal(size=(40, 5)), set(), fake_cupy.ndarray.__matmul__
+    monkeypatch.setattr(fake_cupy.ndarray, "device", property(lambda self: fake_cupy.Device(1)))
+    monkeypatch.setattr(
+        fake_cupy.ndarray, "__matmul__", lambda *pair: used.add(fake_cupy.Device.current) or product(*pair)
+    )
+    there = cupy.asarray(X)
+    model.fit(there, X[:, 0] > 0).predict(there)
+    assert used == {1}
+    assert fake_cupy.Device.current == 0
