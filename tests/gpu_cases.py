@@ -13,7 +13,6 @@ NORMS = ["L1", "L1-sqrt", "L2", "L2-Hys"]
 ACTIVATIONS = ["triangle", "soft_threshold", "hard"]
 
 # The CUDA sources, with the types that each is compiled for.
-PIXELS = [{"Pixel": np.uint8}, {"Pixel": np.float32}]
 CHOSEN = {"ORIENTATIONS": 9, "CELL_ROWS": 8, "CELL_COLS": 8, "BLOCK_ROWS": 2, "BLOCK_COLS": 2}
 HOG = CHOSEN | {"LANES": 4}
 SOURCES = {
@@ -41,7 +40,11 @@ SOURCES = {
         if channels == 1 or run < 8
         for exact in ((2,) if pixel == np.float64 else (0, 1, 2) if staged and in_shared else (0,))
     ],
-    "features/patch_kmeans.cu": PIXELS,
+    "features/patch_kmeans.cu": [
+        {"Pixel": pixel, "ACTIVATION": activation, "IN_SHARED": in_shared}
+        for pixel, in_shared in ((np.uint8, 1), (np.float32, 1), (np.uint8, 0))
+        for activation in range(3)
+    ],
 }
 
 
@@ -121,6 +124,8 @@ def small_runs(images):
     runs += [(dense_sift, large, 60, 30, 0)]  # one descriptor, whose bins have more rows than fit
     runs += [(patch_features, X, *parts, 4, 2, 2, a) for X in as_dtypes(images)[:2] for a in ACTIVATIONS]
     runs += [(patch_features, images, *nothing, 4, 2, 2, "hard")]  # all are equally near
+    many = random_parts(48, 12_100)  # whose sums do not fit into shared memory
+    runs += [(patch_features, images[:1, :6, :8], *many, 4, 2, (1, 2), a) for a in ACTIVATIONS]
     return runs + kmeans_runs()
 
 

@@ -531,7 +531,7 @@ def test_every_kernel_was_executed(small, monkeypatch):
         on_gpu(cupy, function, images, *arguments)
     launched = {(without_choices(code), kernel) for code, kernel in cuda_on_cpu.RawModule.launched}
     assert launched == all_kernels()
-    assert len(all_kernels()) == (2 * (11 + 8) + 5 + 4) + 2 * 2 * 7 + 2 * 2 + 2 * 5 + 2 * 2  # of each source
+    assert len(all_kernels()) == (2 * (11 + 8) + 5 + 4) + 2 * 2 * 7 + 2 * 2 + 9 * 2 + 2 * 2  # of each source
 
 
 def test_the_order_of_threads_does_not_matter(small, monkeypatch):

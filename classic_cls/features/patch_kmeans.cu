@@ -1,15 +1,19 @@
 // Features of learned patches on a GPU: the conventions of patch_kmeans.cpp. The loader defines Pixel (unsigned char or
-// float).
+// float), ACTIVATION, and IN_SHARED (whether a cell's sums are kept in shared memory).
 //
-// The caller multiplies the patches that patch_rows lays out with the dictionary. One of the activations then turns the
-// products into responses, in place, and patch_pool takes their means over cells. A warp takes a patch, a row of
-// `depth` or `n_entries` numbers.
+// The caller multiplies the patches that patch_rows lays out with the dictionary. patch_pool turns the products into
+// responses, and takes their means over cells; responses are written nowhere.
 #include "_cuda.cuh"
+
+enum Activation { TRIANGLE, SOFT_THRESHOLD, HARD };
+
+constexpr int SIGNS = ACTIVATION == SOFT_THRESHOLD ? 2 : 1;
+constexpr int MOST_WARPS = 32;  // of a thread block
 
 __device__ inline float unit(unsigned char pixel) { return float(pixel) / 255; }
 __device__ inline float unit(float pixel) { return pixel; }
 
-// Subtracts a patch's mean and divides by its standard deviation, which `epsilon` keeps from 0.
+// Subtracts a patch's mean and divides by its standard deviation, which `epsilon` keeps from 0. A warp takes a patch.
 extern "C" __global__ void patch_rows(const Pixel* images, int n_images, int height, int width, int channels,
                                       int patch_height, int patch_width, int step, float epsilon, float* patches) {
   const int down = (height - patch_height) / step + 1, across = (width - patch_width) / step + 1;
@@ -27,63 +31,87 @@ extern "C" __global__ void patch_rows(const Pixel* images, int n_images, int hei
   }
 }
 
-// How much nearer an entry is than the average entry, or 0. `lengths` are the patches' squared lengths; a product is
-// short of the entry's own half squared length by its offset.
-extern "C" __global__ void patch_triangle(float* responses, int n_patches, int n_entries, const float* offsets,
-                                          const float* lengths) {
-  for (size_t item = first_item(); item < n_patches; item += item_stride()) {
-    float* response = responses + item * n_entries;
-    float sum = 0;
-    for (int k = lane(); k < n_entries; k += warpSize) {
-      response[k] = sqrtf(fmaxf(fmaf(response[k] + offsets[k], -2.f, lengths[item]), 0.f));
-      sum += response[k];
-    }
-    const float mean = warp_sum(sum) / n_entries;
-    for (int k = lane(); k < n_entries; k += warpSize) response[k] = fmaxf(mean - response[k], 0.f);
-  }
+// What each warp found of a patch. Two of these take turns: so one barrier a patch is enough.
+struct Found {
+  float values[MOST_WARPS];
+  int entries[MOST_WARPS];
+};
+
+// The products of a patch with the entries, each short of the entry's own half squared length by its offset; and the
+// patch's squared length.
+struct Patch {
+  const float *products, *offsets;
+  float length;
+
+  __device__ float product(int k) const { return products[k] + offsets[k]; }
+  __device__ float distance(int k) const { return sqrtf(fmaxf(fmaf(product(k), -2.f, length), 0.f)); }
+};
+
+// How much nearer an entry is than the average entry, or 0.
+__device__ inline void add_triangle(const Patch& patch, int n_entries, Found& found, float* sums) {
+  float sum = 0;
+  for (int k = threadIdx.x; k < n_entries; k += blockDim.x) sum += patch.distance(k);
+  sum = warp_sum(sum);
+  if (lane() == 0) found.values[threadIdx.x / warpSize] = sum;
+  __syncthreads();
+  sum = 0;
+  for (int warp = 0; warp < blockDim.x / warpSize; ++warp) sum += found.values[warp];
+  const float mean = sum / n_entries;
+  for (int k = threadIdx.x; k < n_entries; k += blockDim.x) sums[k] += fmaxf(mean - patch.distance(k), 0.f);
 }
 
-// 1 for the nearest entry, the first of equals, and 0 for others.
-extern "C" __global__ void patch_hard(float* responses, int n_patches, int n_entries, const float* offsets) {
-  for (size_t item = first_item(); item < n_patches; item += item_stride()) {
-    float* response = responses + item * n_entries;
-    float score = -3e38f;
-    int best = n_entries;
-    for (int k = lane(); k < n_entries; k += warpSize)
-      if (response[k] + offsets[k] > score) score = response[k] + offsets[k], best = k;
-    for (int distance = warpSize / 2; distance > 0; distance /= 2) {
-      const float other = __shfl_xor_sync(0xffffffffu, score, distance);
-      const int its = __shfl_xor_sync(0xffffffffu, best, distance);
-      if (other > score || (other == score && its < best)) score = other, best = its;
-    }
-    for (int k = lane(); k < n_entries; k += warpSize) response[k] = k == best;
+// 1 for the nearest entry, the first of equals.
+__device__ inline void add_hard(const Patch& patch, int n_entries, Found& found, float* sums) {
+  float score = -3e38f;
+  int best = n_entries;
+  const auto take = [&](float its_score, int its) {
+    if (its_score > score || (its_score == score && its < best)) score = its_score, best = its;
+  };
+  for (int k = threadIdx.x; k < n_entries; k += blockDim.x) take(patch.product(k), k);
+  for (int apart = warpSize / 2; apart > 0; apart /= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, score, apart);
+    take(other, __shfl_xor_sync(0xffffffffu, best, apart));
   }
+  if (lane() == 0) found.values[threadIdx.x / warpSize] = score, found.entries[threadIdx.x / warpSize] = best;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  for (int warp = 1; warp < blockDim.x / warpSize; ++warp) take(found.values[warp], found.entries[warp]);
+  sums[best] += 1;
 }
 
 // By how much the product exceeds alpha, and in the second half by how much its opposite does.
-extern "C" __global__ void patch_soft_threshold(const float* products, int n_patches, int n_entries,
-                                                const float* offsets, float alpha, float* responses) {
-  for (size_t item = first_item(); item < n_patches; item += item_stride())
-    for (int k = lane(); k < n_entries; k += warpSize) {
-      const float product = products[item * n_entries + k] + offsets[k];
-      responses[2 * item * n_entries + k] = fmaxf(product - alpha, 0.f);
-      responses[(2 * item + 1) * n_entries + k] = fmaxf(-product - alpha, 0.f);
-    }
+__device__ inline void add_soft_threshold(const Patch& patch, int n_entries, float alpha, float* sums) {
+  for (int k = threadIdx.x; k < n_entries; k += blockDim.x) {
+    sums[k] += fmaxf(patch.product(k) - alpha, 0.f);
+    sums[n_entries + k] += fmaxf(-patch.product(k) - alpha, 0.f);
+  }
 }
 
-// A thread takes the mean of one response over the patches of a cell. The cells of a grid of grid_rows x grid_cols are
-// written from `first_cell` on, of n_cells that an image has in all.
-extern "C" __global__ void patch_pool(const float* responses, int n_images, int down, int across, int n_responses,
-                                      int grid_rows, int grid_cols, int first_cell, int n_cells, float* features) {
-  const size_t grid_cells = size_t(grid_rows) * grid_cols, count = n_images * grid_cells * n_responses;
-  for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += size_t(gridDim.x) * blockDim.x) {
-    const size_t k = i % n_responses, cell = i / n_responses % grid_cells, image = i / n_responses / grid_cells;
-    const size_t row = cell / grid_cols, col = cell % grid_cols;
-    const size_t top = row * down / grid_rows, bottom = (row + 1) * down / grid_rows;
-    const size_t left = col * across / grid_cols, right = (col + 1) * across / grid_cols;
-    float sum = 0;
-    for (size_t y = top; y < bottom; ++y)
-      for (size_t x = left; x < right; ++x) sum += responses[((image * down + y) * across + x) * n_responses + k];
-    features[(image * n_cells + first_cell + cell) * n_responses + k] = sum / ((bottom - top) * (right - left));
-  }
+// A thread block takes the patches of a cell one after the other, and its threads share the entries. The cells of a grid
+// of grid_rows x grid_cols are written from `first_cell` on, of n_cells that an image has in all.
+extern "C" __global__ void patch_pool(const float* products, int down, int across, int n_entries, const float* offsets,
+                                      const float* lengths, float alpha, int grid_rows, int grid_cols, int first_cell,
+                                      int n_cells, float* features) {
+  extern __shared__ float memory[];
+  __shared__ Found found[2];
+  const int grid_cells = grid_rows * grid_cols, n_responses = SIGNS * n_entries;
+  const size_t cell = blockIdx.x % grid_cells, image = blockIdx.x / grid_cells;
+  const size_t row = cell / grid_cols, top = row * down / grid_rows, bottom = (row + 1) * down / grid_rows;
+  const size_t col = cell % grid_cols, left = col * across / grid_cols, right = (col + 1) * across / grid_cols;
+  float* feature = features + (image * n_cells + first_cell + cell) * n_responses;
+  float* sums = IN_SHARED ? memory : feature;
+  for (int k = threadIdx.x; k < n_responses; k += blockDim.x) sums[k] = 0;
+  __syncthreads();
+  int turn = 0;
+  for (size_t y = top; y < bottom; ++y)
+    for (size_t x = left; x < right; ++x, turn ^= 1) {
+      const size_t i = (image * down + y) * across + x;
+      const Patch patch = {products + i * n_entries, offsets, ACTIVATION == TRIANGLE ? lengths[i] : 0};
+      if (ACTIVATION == TRIANGLE) add_triangle(patch, n_entries, found[turn], sums);
+      if (ACTIVATION == SOFT_THRESHOLD) add_soft_threshold(patch, n_entries, alpha, sums);
+      if (ACTIVATION == HARD) add_hard(patch, n_entries, found[turn], sums);
+    }
+  __syncthreads();
+  for (int k = threadIdx.x; k < n_responses; k += blockDim.x)
+    feature[k] = sums[k] / ((bottom - top) * (right - left));
 }

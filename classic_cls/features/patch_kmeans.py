@@ -8,7 +8,17 @@ from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
-from .._arrays import WARP, blocks_for, empty_beside, load_kernels, namespace, on_device, to_host
+from .._arrays import (
+    SHARED_MEMORY,
+    WARP,
+    blocks_for,
+    empty_beside,
+    load_kernels,
+    namespace,
+    on_device,
+    threads_for,
+    to_host,
+)
 from .._images import (
     as_pixels,
     fit_images,
@@ -360,7 +370,7 @@ def _describe(images, layout, mean, whitening, dictionary, n_jobs):
 
     out = empty_beside(images, (len(images), layout.n_cells * layout.signs * len(dictionary)))
     n_patches = np.prod(layout.positions(largest(images).shape[:2]))
-    workspace = 4 * int(n_patches) * (3 * n_pixels + (1 + layout.signs) * len(dictionary))
+    workspace = 4 * int(n_patches) * (3 * n_pixels + len(dictionary))
     return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 
 
@@ -400,24 +410,17 @@ def _launch_kernels(pixels, patch_size, step, grids, activation, alpha, epsilon,
     directions, offsets, factor, factor_offsets = (xp.asarray(a) for a in folded)
     down, across = ((size - patch) // step + 1 for size, patch in zip((height, width), patch_size, strict=True))
     n_patches, n_entries = n * down * across, len(directions)
-    kernels, blocks = load_kernels("features/patch_kmeans.cu", Pixel=pixels.dtype), blocks_for(n_patches * WARP)
+    n_cells, first = sum(rows * cols for rows, cols in grids), 0
+    sums = 4 * out.shape[1] // n_cells  # bytes
+    names = {"ACTIVATION": _ACTIVATIONS.index(activation), "IN_SHARED": int(sums <= SHARED_MEMORY - 1024)}
+    kernels = load_kernels("features/patch_kmeans.cu", Pixel=pixels.dtype, **names)
 
-    patches = xp.empty((n_patches, directions.shape[1]), np.float32)
+    patches, blocks = xp.empty((n_patches, directions.shape[1]), np.float32), blocks_for(n_patches * WARP)
     kernels.launch("patch_rows", blocks, pixels, n, height, width, channels, *patch_size, step, epsilon, patches)
-    responses = patches @ directions.T
-    if activation == "triangle":
-        lengths = ((patches @ factor.T + factor_offsets) ** 2).sum(1)
-        kernels.launch("patch_triangle", blocks, responses, n_patches, n_entries, offsets, lengths)
-    elif activation == "hard":
-        kernels.launch("patch_hard", blocks, responses, n_patches, n_entries, offsets)
-    else:
-        products, responses = responses, xp.empty((n_patches, 2 * n_entries), np.float32)
-        kernels.launch("patch_soft_threshold", blocks, products, n_patches, n_entries, offsets, alpha, responses)
-
-    n_responses, first = responses.shape[1], 0
-    n_cells = out.shape[1] // n_responses
+    products = patches @ directions.T
+    lengths = ((patches @ factor.T + factor_offsets) ** 2).sum(1) if activation == "triangle" else offsets  # not read
+    room = {"threads": threads_for(n_entries), "shared": names["IN_SHARED"] * sums}
     for rows, cols in grids:
-        blocks = blocks_for(n * rows * cols * n_responses)
-        shape = n, down, across, n_responses, rows, cols, first, n_cells
-        kernels.launch("patch_pool", blocks, responses, *shape, out)
+        arguments = down, across, n_entries, offsets, lengths, float(alpha), rows, cols, first, n_cells, out
+        kernels.launch("patch_pool", n * rows * cols, products, *arguments, **room)
         first += rows * cols
