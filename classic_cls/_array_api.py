@@ -14,6 +14,8 @@ from sklearn.externals.array_api_compat import (
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import assert_all_finite, validate_data
 
+from ._arrays import device_of
+
 
 def read_rows(estimator, X, *, reset, takes_sparse, others="float64"):
     """Return X as float32 or float64 rows without NaN: of `estimator`'s training data if `reset`, else as wide as they.
@@ -26,10 +28,11 @@ def read_rows(estimator, X, *, reset, takes_sparse, others="float64"):
     xp = array_namespace(X)
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X has shape {tuple(X.shape)}; expected (n, n_features), and neither of them 0.")
-    if X.dtype not in (xp.float32, xp.float64):
-        X = xp.astype(X, getattr(xp, others))
-    if not bool(xp.all(xp.isfinite(X))):
-        raise ValueError("X contains NaN or infinity.")
+    with device_of(X):
+        if X.dtype not in (xp.float32, xp.float64):
+            X = xp.astype(X, getattr(xp, others))
+        if not bool(xp.all(xp.isfinite(X))):
+            raise ValueError("X contains NaN or infinity.")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     return X
 

@@ -15,8 +15,7 @@ from ._arrays import WARP, blocks_for, load_kernels, namespace, on_device, threa
 _CHUNK = 1 << 24  # distances that are held at a time
 _REASSIGNED = 0.01  # a center with less than this share of the largest one's rows is moved, as in scikit-learn
 _PATIENCE = 10  # mini-batches without a lower inertia
-_PARTS = 2048  # sums that a GPU adds up at a time, of this many rows at least:
-_PART = 64
+_PART = 16  # rows, on average, of which a thread block of a GPU finds the sum; or all of a cluster, if these are less
 
 
 class Clustering(NamedTuple):
@@ -36,7 +35,7 @@ def cluster(X, n_clusters, *, init, n_init, max_iter, tol, batch_size, rng):
     """
     xp = array_namespace(X)
     mean = xp.mean(X, axis=0)
-    X = X - mean  # distances are differences of products, which are small around the mean
+    X = _in_rows(X - mean)  # distances are differences of products, which are small around the mean
     tol = tol * float(xp.mean(xp.var(X, axis=0)))
     runs = []
     for _ in range(n_init if init is None else 1):
@@ -47,6 +46,11 @@ def cluster(X, n_clusters, *, init, n_init, max_iter, tol, batch_size, rng):
             runs.append(mini_batch(X, start, min(batch_size, X.shape[0]), max_iter, tol, rng))
     best = min(runs, key=lambda run: run.inertia)
     return best._replace(centers=best.centers + mean)
+
+
+def _in_rows(X):
+    """Return X with its rows one after the other, for the kernels."""
+    return namespace(X).ascontiguousarray(X) if on_device(X) else X
 
 
 def _sample(X, n_clusters, batch_size, rng):
@@ -109,7 +113,7 @@ def _least(half, products):
         return array_namespace(products).argmin(half - products, axis=1)
     columns = namespace(products).empty(len(products), np.int64)
     kernels, blocks = load_kernels("_array_kmeans.cu", Number=products.dtype), blocks_for(len(products) * WARP)
-    kernels.launch("nearest", blocks, products, *products.shape, half, columns)
+    kernels.launch("nearest", blocks, products, *products.shape, half.astype(products.dtype, copy=False), columns)
     return columns
 
 
@@ -130,10 +134,10 @@ def _sums_on_device(X, labels, n_clusters):
     xp, (n, width) = namespace(X), X.shape
     order = xp.argsort(labels, kind="stable")
     edges = xp.searchsorted(labels[order], xp.arange(n_clusters + 1))
-    n_parts = max(1, min(_PARTS, n // _PART) // n_clusters)
+    n_parts = max(1, n // (_PART * n_clusters))
     sums = xp.empty((n_clusters, n_parts, width))
     kernels, shape = load_kernels("_array_kmeans.cu", Number=X.dtype), (n_clusters, n_parts)
-    arguments = xp.ascontiguousarray(X), width, order, edges, *shape, sums
+    arguments = _in_rows(X), width, order, edges, *shape, sums
     kernels.launch("cluster_sums", n_clusters * n_parts, *arguments, threads=threads_for(width))
     return sums.sum(1), (edges[1:] - edges[:-1]).astype(np.float64)
 

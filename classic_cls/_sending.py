@@ -12,6 +12,7 @@ from sklearn.utils import gen_batches, gen_even_slices
 
 _PINNED = 4 << 20  # bytes of a piece on its way to the GPU
 _THREADS = 4  # that fill a piece: one alone is slower than the bus
+_SMALL = 1 << 20  # bytes that one fills alone
 
 
 class Streamed(NDArrayOperatorsMixin):
@@ -136,6 +137,9 @@ class _Sender:
             was_sent.record(self._stream)
 
     def _fill(self, piece, rows):
+        if piece.nbytes <= _SMALL:
+            piece[...] = rows
+            return
         shares = gen_even_slices(len(rows), _THREADS)
         list(self._threads.map(lambda share: np.copyto(piece[share], rows[share]), shares))
 

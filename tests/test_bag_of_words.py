@@ -432,6 +432,21 @@ def test_k_means_on_a_gpu_is_that_of_the_cpu(cupy):
     np.testing.assert_allclose(ours.get(), kmeans(points, 40, np.random.RandomState(0)), atol=1e-5)
 
 
+class InDoubles(DenseSIFT):
+    """A descriptor of one's own."""
+
+    def describe(self, images):
+        return [(found.astype(np.float64), positions) for found, positions in super().describe(images)]
+
+
+@pytest.mark.parametrize("encoder", [BagOfVisualWords, VLAD])
+def test_descriptors_may_be_doubles(cupy, encoder):
+    images = crops(8, 40, 48)
+    ours, theirs = (encoder(d(step=8), 4, random_state=0).fit(cupy.asarray(images)) for d in (InDoubles, DenseSIFT))
+    there = cupy.asarray(images)
+    np.testing.assert_allclose(ours.transform(there).get(), theirs.transform(there).get(), atol=1e-5)
+
+
 @pytest.mark.parametrize("assignment", ["hard", "soft", "llc"])
 @pytest.mark.parametrize(("n_words", "levels"), [(10, 1), (400, 4)])
 def test_counting_fits_into_the_memory_of_a_gpu(monkeypatch, n_words, levels, assignment):

@@ -294,3 +294,10 @@ def test_scikit_learns_checks():
     assert sum(result["status"] == "passed" for result in results) >= 40
     skipped = [result["check_name"] for result in results if result["status"] != "passed"]
     assert all("array_api" in name for name in skipped), skipped
+
+
+def test_centers_of_another_precision(monkeypatch):
+    cupy, X = fake_cupy.install(monkeypatch), rows()
+    centers = X[:12].astype(np.float32)
+    nearest = _array_kmeans.nearest(cupy.asarray(X), cupy.asarray(centers))
+    np.testing.assert_array_equal(nearest.get(), _array_kmeans.nearest(X, centers))

@@ -50,7 +50,7 @@ def describe(descriptor, images):
     sizes = np.array([image.shape[:2] for image in images]).repeat(counts, 0)
     places = (np.concatenate([positions for _, positions in described]) + 0.5) / sizes
     owners = np.arange(len(counts)).repeat(counts)
-    descriptors = as_floats(descriptors, "descriptors") if xp is np else descriptors
+    descriptors = as_floats(descriptors, "descriptors") if xp is np else descriptors.astype(np.float32, copy=False)
     return Described(descriptors, counts, xp.asarray(owners), xp.asarray(places))
 
 
@@ -96,7 +96,7 @@ def sample_descriptors(descriptor, images, n_samples, rng, n_jobs=None):
     quota, found, start = -(-n_samples // step), [], 0
     while start < len(images) and sum(len(descriptors) for descriptors, _ in found) < n_samples:
         chosen = np.sort(order[start : start + step])
-        found += _draw_each(descriptor, images, chosen, rng.random_sample((len(chosen), quota)), n_jobs)
+        found += _draw_each(descriptor, images, chosen, rng.random_sample((len(chosen), quota + 1)), n_jobs)
         start, step = start + step, 2 * step
     return tuple(namespace(*part).concatenate(part) for part in zip(*found, strict=True))
 
@@ -115,18 +115,16 @@ def _draw_each(descriptor, images, chosen, numbers, n_jobs):
 
 
 def _drawn(counts, numbers):
-    """Return which rows are drawn of images with so many rows each: as many as the image has random numbers, or all.
+    """Return which rows are drawn of images with so many each: one of every stretch of them, or all if they are fewer.
 
-    Fisher's and Yates' shuffle, of all images at a time; the numbers are in [0, 1).
+    The stretches are as many as the image has random numbers, in [0, 1), but for the last: that says at which row the
+    first one begins. So every row is as likely to be drawn, and they lie all over the image.
     """
-    most, each = counts.max(), np.arange(len(counts))
-    rows = np.tile(np.arange(most), (len(counts), 1))
-    for k in range(min(most, numbers.shape[1])):
-        other = k + (numbers[:, k] * np.maximum(counts - k, 0)).astype(int)
-        rows[each, k], rows[each, other] = rows[each, other], rows[each, k]
-    rows = np.sort(rows[:, : numbers.shape[1]])
-    there = np.arange(rows.shape[1]) < counts[:, None]
-    return (rows + (counts.cumsum() - counts)[:, None])[there]
+    edges = np.arange(numbers.shape[1]) * counts[:, None] // (numbers.shape[1] - 1)
+    lengths = np.diff(edges)
+    rows = edges[:, :-1] + (numbers[:, :-1] * lengths).astype(int) + (numbers[:, -1] * counts).astype(int)[:, None]
+    rows = rows % np.maximum(counts, 1)[:, None] + (counts.cumsum() - counts)[:, None]
+    return np.sort(rows[lengths > 0])
 
 
 def check_enough(n_descriptors, n_wanted, parameter):
