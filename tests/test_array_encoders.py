@@ -121,7 +121,8 @@ def test_images_without_descriptors(cupy, encoder):
     flat = np.full((2, 33, 41, 3), 99, np.uint8)
     images = np.concatenate([flat[:1], crops(3, 33, 41), flat[:1]])
     images[1, :, 20:] = 99
-    model = encoder.set_params(descriptor=Textured()).fit(sent(cupy, images))
+    # From other random numbers a word lies on its only descriptor: VLAD scales up what was rounded between the two.
+    model = encoder.set_params(descriptor=Textured(), random_state=1).fit(sent(cupy, images))
     features = assert_alike(cupy, model, images)
     assert features[1:4].any(1).all()
     for nothing in (features[[0, 4]], assert_alike(cupy, model, flat)):
