@@ -26,15 +26,13 @@ extern "C" __global__ void nearest(const Number* products, int n_rows, int n_col
 // The sums of the rows of each cluster, each of so many parts for itself: (n_clusters, n_parts, width). `order` has the
 // rows cluster by cluster; `edges` tells where these begin, and the last one where it ends. A block takes a part.
 extern "C" __global__ void cluster_sums(const Number* rows, int width, const long long* order, const long long* edges,
-                                        int n_clusters, int n_parts, double* sums) {
-  for (size_t item = blockIdx.x; item < size_t(n_clusters) * n_parts; item += gridDim.x) {
-    const long long part = item % n_parts, *edge = edges + item / n_parts, count = edge[1] - edge[0];
-    const long long begin = edge[0] + count * part / n_parts, end = edge[0] + count * (part + 1) / n_parts;
-    for (int k = threadIdx.x; k < width; k += blockDim.x) {
-      double sum = 0;
+                                        int n_parts, double* sums) {
+  const long long part = blockIdx.x % n_parts, *edge = edges + blockIdx.x / n_parts, count = edge[1] - edge[0];
+  const long long begin = edge[0] + count * part / n_parts, end = edge[0] + count * (part + 1) / n_parts;
+  for (int k = threadIdx.x; k < width; k += blockDim.x) {
+    double sum = 0;
 #pragma unroll 4
-      for (long long i = begin; i < end; ++i) sum += rows[order[i] * width + k];
-      sums[item * width + k] = sum;
-    }
+    for (long long i = begin; i < end; ++i) sum += rows[order[i] * width + k];
+    sums[size_t(blockIdx.x) * width + k] = sum;
   }
 }

@@ -15,7 +15,7 @@ from ._arrays import WARP, blocks_for, load_kernels, namespace, on_device, threa
 _CHUNK = 1 << 24  # distances that are held at a time
 _REASSIGNED = 0.01  # a center with less than this share of the largest one's rows is moved, as in scikit-learn
 _PATIENCE = 10  # mini-batches without a lower inertia
-_PART = 16  # rows, on average, of which a thread block of a GPU finds the sum; or all of a cluster, if these are less
+_PART = 16  # rows of a cluster, on average, that a thread block of a GPU adds up; all, if these are fewer
 
 
 class Clustering(NamedTuple):
@@ -136,9 +136,9 @@ def _sums_on_device(X, labels, n_clusters):
     edges = xp.searchsorted(labels[order], xp.arange(n_clusters + 1))
     n_parts = max(1, n // (_PART * n_clusters))
     sums = xp.empty((n_clusters, n_parts, width))
-    kernels, shape = load_kernels("_array_kmeans.cu", Number=X.dtype), (n_clusters, n_parts)
-    arguments = _in_rows(X), width, order, edges, *shape, sums
-    kernels.launch("cluster_sums", n_clusters * n_parts, *arguments, threads=threads_for(width))
+    arguments, n_blocks = (_in_rows(X), width, order, edges, n_parts, sums), n_clusters * n_parts
+    kernels = load_kernels("_array_kmeans.cu", Number=X.dtype)
+    kernels.launch("cluster_sums", n_blocks, *arguments, threads=threads_for(width))
     return sums.sum(1), (edges[1:] - edges[:-1]).astype(np.float64)
 
 

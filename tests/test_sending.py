@@ -85,6 +85,7 @@ def parts(monkeypatch):
     def set_sizes(n_images, n_bytes=4000):
         monkeypatch.setattr(_arrays, "_batch_size", lambda images, workspace: n_images)
         monkeypatch.setattr(_sending, "_PINNED", n_bytes)
+        monkeypatch.setattr(_sending, "_SMALL", n_bytes // 2)  # several threads fill larger pieces
 
     return set_sizes
 

@@ -63,7 +63,7 @@ __device__ inline void add_triangle(const Patch& patch, int n_entries, Found& fo
 // 1 for the nearest entry, the first of equals.
 __device__ inline void add_hard(const Patch& patch, int n_entries, Found& found, float* sums) {
   float score = -3e38f;
-  int best = n_entries;
+  int best = 0;  // an entry in any case, were all products NaN
   const auto take = [&](float its_score, int its) {
     if (its_score > score || (its_score == score && its < best)) score = its_score, best = its;
   };
