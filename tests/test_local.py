@@ -1,8 +1,9 @@
-"""Which descriptors are drawn to learn from."""
+"""Which descriptors are drawn to learn from, and which of these k-means begins with."""
 
 import numpy as np
 import pytest
 
+from classic_cls._kmeans import _random_rows
 from classic_cls.features._local import _drawn
 
 COUNTS = np.array([7, 0, 3, 4, 12, 1])
@@ -31,5 +32,19 @@ def test_an_image_is_drawn_from_alike_whatever_others_there_are():
     assert np.array_equal(np.concatenate(alone), _drawn(COUNTS, random))
 
 
+def test_rows_are_not_evenly_spaced():
+    rows = _drawn(np.full(500, 12), numbers(500, 3)).reshape(500, 3)
+    assert set(np.diff(rows).ravel()) == set(range(1, 8))
+
+
 def test_the_largest_numbers():
     assert _drawn(COUNTS, np.full((6, 4), 1 - 2.0**-53)).max() < COUNTS.sum()
+
+
+def test_points_to_begin_with_differ_though_most_are_alike():
+    points = np.zeros((300, 2), np.float32)
+    points[[5, 150, 299], 0] = 1, 2, 3
+    for seed in range(5):
+        rows = _random_rows(points, 4, np.random.RandomState(seed))
+        assert set(points[rows, 0]) == {0, 1, 2, 3}
+    assert len(_random_rows(points, 10, np.random.RandomState(0))) == 10  # too few differ
