@@ -112,14 +112,19 @@ def _why_no_gpu(runtime):
 
 
 @lru_cache
-def load_kernels(source, **names):
-    """Return the kernels of a CUDA source of this package, e.g. "features/hog.cu", with its names of types and ints."""
-    return Kernels(kernel_code(source, **names))
+def load_kernels(source, sizes=(), **names):
+    """Return the kernels of a CUDA source of this package, e.g. "features/hog.cu".
+
+    They are compiled for its names, which stand for types and ints, and for `sizes`, pairs of a name and an int: these
+    only spare the GPU work, while a name decides what there is to compile.
+    """
+    return Kernels(kernel_code(source, sizes, **names))
 
 
-def kernel_code(source, **names):
+def kernel_code(source, sizes=(), **names):
     """Return the text of a CUDA source, complete: it is compiled as it is."""
     defined = [_definition(*pair) for pair in names.items()]
+    defined += [f"const int {name} = {value};\n" for name, value in sizes]
     text, header = (_PACKAGE / source).read_text(), (_PACKAGE / "_cuda.cuh").read_text()
     return "".join(defined) + text.replace('#include "_cuda.cuh"\n', header.replace("#pragma once\n", ""))
 

@@ -20,6 +20,7 @@ from sklearn.externals import array_api_compat
 from sklearn.externals.array_api_compat.common import _helpers
 
 from classic_cls import _arrays
+from classic_cls.features._hog_tiles import tiles_for
 
 history = []  # ("kernel", when), ("copy", for what was launched until when it waits), ("wait",): the host for a result
 problems = []
@@ -391,7 +392,7 @@ def install(monkeypatch, threads=128, seed=0):
     """Put a fake CuPy in the place of the real one, for one test, with so many threads per block in a random order."""
     cupy = FakeCuPy()
     history.clear(), problems.clear()
-    _arrays.load_kernels.cache_clear()
+    _arrays.load_kernels.cache_clear(), tiles_for.cache_clear()
     monkeypatch.setattr(_arrays, "THREADS", threads)
     monkeypatch.setattr(cuda_on_cpu, "seed", seed)
     monkeypatch.setitem(sys.modules, "cupy", cupy)

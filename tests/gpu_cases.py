@@ -7,6 +7,7 @@ import numpy as np
 from test_patch_kmeans import random_parts
 
 from classic_cls import _array_kmeans, _arrays, color_histogram, dense_sift, hog, patch_features
+from classic_cls.features._hog_tiles import Tiles
 
 SPACES = ["rgb", "hsv", "lab", "opponent", "gray"]
 NORMS = ["L1", "L1-sqrt", "L2", "L2-Hys"]
@@ -14,7 +15,7 @@ ACTIVATIONS = ["triangle", "soft_threshold", "hard"]
 
 # The CUDA sources, with the types that each is compiled for.
 CHOSEN = {"ORIENTATIONS": 9, "CELL_ROWS": 8, "CELL_COLS": 8, "BLOCK_ROWS": 2, "BLOCK_COLS": 2}
-HOG = CHOSEN | {"LANES": 4}
+HOG = CHOSEN | {"LANES": 4, "sizes": Tiles((32, 32, 1), 1, 16, 9, (8, 8), (2, 2)).sizes}
 SOURCES = {
     "_array_kmeans.cu": [{"Number": np.float32}, {"Number": np.float64}],
     "features/color_histogram.cu": [
@@ -149,7 +150,8 @@ def kmeans_runs():
 
 
 def without_choices(code):
-    """Return a complete source without what the user chose, of which there is no end."""
+    """Return a complete source without sizes and what the user chose, of which there is no end."""
+    code = cuda_on_cpu.SIZE.sub("", code).replace("\n\n", "\n")
     return re.sub(r"constexpr int (LANES|ORIENTATIONS|CELL_\w+|BLOCK_\w+|NORM|SPACING|REACH) = \d+;\n", "", code)
 
 

@@ -79,7 +79,7 @@ def test_threads_run_in_any_order(monkeypatch):
         ("if (threadIdx.x < 8) __syncwarp();", ((1,), (32,)), "do not take part"),
         ("__syncwarp();", ((1,), (48,)), "do not take part"),
         ("if (threadIdx.x % 2) __syncthreads(); else __syncwarp();", ((1,), (32,)), "do not take part"),
-        ("a[0] = __shfl_sync(~0u, 1, 32);", ((1,), (32,)), "a lane that does not exist"),
+        ("a[0] = __shfl_xor_sync(~0u, 1, 32);", ((1,), (32,)), "a lane that does not exist"),
         ("extern __shared__ int s[]; s[2] = 1;", ((1,), (1,), 8), "beyond its dynamic shared memory"),
         ("a[4] = 1;", ((1,), (1,)), "writes beyond argument 0"),
         ("((uint4*)(a + 1))->x = 1;", ((1,), (1,)), "a misaligned address"),

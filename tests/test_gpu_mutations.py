@@ -41,15 +41,16 @@ BROKEN = {
     ],
     "features/hog.cu": [
         ("x > 0 ? -1", "x >= 0 ? -1"),
-        ("x + RUN < band.width", "x + RUN <= band.width"),
-        ("y < last ? pitch", "y <= last ? pitch"),
-        ("row > last ? max", "row > last + 1 ? max"),
-        ("blockDim.x + run - first]", "blockDim.x + run]"),
+        ("x + RUN < WIDTH", "x + RUN <= WIDTH"),
+        ("last ? at - beyond", "last ? at"),
+        ("top > 0 ? row - pitch", "top >= 0 ? row - pitch"),
+        ("THREADS + run - first;", "THREADS + run;"),
+        ("Compass::bin(k) == 0 ? vote", "Compass::bin(k) == 1 ? vote"),
+        ("first < n; first += THREADS / LANES", "first < n - 1; first += THREADS / LANES"),
         ("whole || begin == cell * RUNS ? 0", "true ? 0"),
         ("run < end; ++run", "run <= end; ++run"),
-        ("int(blockDim.x), total - 1)", "int(blockDim.x), total - 2)"),
         ("vote.near ? 0 : ", ""),
-        ("k + (__float_as_int(left) >> 31)", "k"),
+        ("k + (__float_as_int(more) >> 31)", "k"),
         ("levels_in >> which & 1", "levels_in & 1"),
         ("if (ahead > 0) x", "if (ahead < 0) x"),
         ("of_levels ? rint(x * 255) / 255 : x", "x"),
@@ -74,7 +75,7 @@ WITHOUT_BARRIER = [
 def is_noticed(source, change, small, monkeypatch):
     """Tell whether the kernels give an error or something else, under some seed, once their text is changed."""
     complete = _arrays.kernel_code
-    monkeypatch.setattr(_arrays, "kernel_code", lambda name, **types: change(complete(name, **types)))
+    monkeypatch.setattr(_arrays, "kernel_code", lambda *args, **types: change(complete(*args, **types)))
     runs = [run for run in small_runs(small) if SOURCE_OF[run[0]] == source]
     runs = [run for run in runs if run[1].dtype != np.float64]  # each is compiled anew
     wait = "features/color_histogram.cu", "features/patch_kmeans.cu"  # whose warps have to wait for each other

@@ -16,7 +16,7 @@ CASES = [(source, types) for source, several in SOURCES.items() for types in sev
 
 
 def names(types):
-    return "-".join(f"{name}={getattr(value, '__name__', value)}" for name, value in types.items())
+    return "-".join(f"{name}={getattr(value, '__name__', value)}" for name, value in types.items() if name != "sizes")
 
 
 @pytest.mark.parametrize(

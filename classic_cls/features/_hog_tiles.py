@@ -17,8 +17,9 @@ class Tiles:
     def __init__(self, shape, itemsize, alignment, orientations, cell, block):
         self.height, self.width, self.channels = shape
         self.pixel, self.orientations, self.cell, self.block = self.channels * itemsize, orientations, cell, block
-        self.most_threads = max(WARP, _VOTES // (4 * orientations) // WARP * WARP)
-        self.most = min(_ROOM, (SHARED_MEMORY - 4 * orientations * (self.most_threads + 1) - 4) // 2)
+        self.bins = orientations + 1  # one of them is in two parts
+        self.most_threads = max(WARP, _VOTES // (4 * self.bins) // WARP * WARP)
+        self.most = min(_ROOM, (SHARED_MEMORY - 4 * self.bins * self.most_threads) // 2)
         self.down, self.across = (k // size - n + 1 for k, size, n in zip(shape, cell, block, strict=False))
         self.rows, self.cols, self.padding, self.together = self.down, self.across, 0, 1
         self.run = next(run for run in ((8, 4, 1) if self.channels == 1 else (4, 1)) if cell[1] % run == 0)
@@ -64,7 +65,8 @@ class Tiles:
         return -(-min(self.width, self._cells()[1] * self.cell[1] + 2 * self.margin) // 4) * 4
 
     def _room(self, band_rows, padding=0):
-        return -(-(band_rows * self.cell[0] + 2) * (self._row() + padding) * self.pixel // 16) * 16
+        rows = self.height if self.together > 1 else min(band_rows * self.cell[0] + 2, self.height)
+        return rows * (self._row() + padding) * self.pixel
 
     def _runs(self, band_rows):
         return band_rows * self._cells()[1] * (self.cell[1] // self.run)
@@ -75,7 +77,7 @@ class Tiles:
             runs = self._runs(self.band_rows)
             most = min(self.most // self.room, self.most // self._cell_bytes(), min(128, self.most_threads) // runs)
             candidates = range(1, max(1, min(16, most)) + 1)
-            self.together = max(candidates, key=lambda n: n * runs / threads_for(n * runs, 1024))
+            self.together = max(candidates, key=lambda n: self._use(n, runs))
         turns = {}
         for padding in range(0, 32, 4):
             self.padding, self.room = padding, self._room(self.band_rows, padding)
@@ -83,6 +85,11 @@ class Tiles:
                 turns[padding] = self._turns()
         self.padding = min(turns, key=turns.get)
         self.room = self._room(self.band_rows, self.padding)
+
+    def _use(self, together, runs):
+        """Return what share of warps' lanes have something to do, and how few instructions their blocks need."""
+        instructions = min(self._instructions(lanes, together) for lanes in (1, 2, 4, 8, 16, 32))
+        return together * runs / threads_for(together * runs, 1024), -instructions / together
 
     def _turns(self):
         """Return how many turns the lanes of a warp need to read of their rows, as some lie in the same bank."""
@@ -122,30 +129,38 @@ class Tiles:
         """Tiles of an image."""
         return math.prod(self.grid)
 
-    def numbers(self):
-        """Return what the kernel has to know, in its order."""
-        image = self.height, self.width, self.down, self.across, *self.grid, self.rows, self.cols
+    @cached_property
+    def sizes(self):
+        """Return what the kernel is compiled for, besides what there is to compile."""
         part = 16 if self.piece == 16 and self.pitch * self.pixel % 16 == 0 else min(4, self.piece)
-        return *image, self.together, self.band_rows, self.margin, self.pitch, self.room, self.piece, part
+        threads = self.launch()["threads"]
+        sizes = {"THREADS": threads, "BLOCKS": (768 if self.channels == 1 else 512) // threads}
+        sizes |= {"HEIGHT": self.height, "WIDTH": self.width}
+        sizes |= {"DOWN": self.down, "ACROSS": self.across}
+        sizes |= dict(zip(("TILES_DOWN", "TILES_ACROSS"), self.grid, strict=True))
+        sizes |= {"TILE_ROWS": self.rows, "TILE_COLS": self.cols, "TOGETHER": self.together}
+        sizes |= {"BAND_ROWS": self.band_rows, "MARGIN": self.margin, "PITCH": self.pitch, "ROOM": self.room}
+        sizes |= {"PIECE": self.piece, "PART": part, "IN_WORKSPACE": self.in_workspace}
+        return tuple(sizes.items())
 
     @cached_property
     def lanes(self):
-        """Lanes of a warp that share a block: as few turns of as few instructions as possible."""
-        size, blocks = math.prod(self.block) * self.orientations, self.together * self.rows * self.cols
-        wide, threads = math.gcd(size, 4), self.launch()["threads"]
+        """Lanes of a warp that share a block."""
+        return min((1, 2, 4, 8, 16, 32), key=lambda lanes: self._instructions(lanes, self.together))
 
-        def cost(lanes):
-            pieces, turns = -(-size // (wide * lanes)), -(-blocks * lanes // threads)
-            return turns * (45 + pieces * (5 * wide + min(WARP // lanes, blocks)) + 6 * math.log2(lanes))
-
-        return min((1, 2, 4, 8, 16, 32), key=cost)
+    def _instructions(self, lanes, together):
+        """Return about how many instructions a warp, or several, needs for the blocks of so many tiles."""
+        size, blocks = math.prod(self.block) * self.orientations, together * self.rows * self.cols
+        wide = math.gcd(size, 4)
+        pieces, turns = -(-size // (wide * lanes)), -(-blocks * lanes // WARP)
+        return turns * (25 + pieces * (4 * wide + min(WARP // lanes, blocks)) + 6 * math.log2(lanes))
 
     def launch(self):
         """Return the threads of a block, and the bytes of shared memory."""
-        bins, runs = self.orientations, self.together * self._runs(self.band_rows)
+        bins, runs = self.bins, self.together * self._runs(self.band_rows)
         threads = min(threads_for(runs), self.most_threads)
         cells = 0 if self.in_workspace else self._cell_bytes()
-        return {"threads": threads, "shared": self.together * (self.room + cells) + 4 * (bins + 1 + bins * threads)}
+        return {"threads": threads, "shared": self.together * (self.room + cells) + 4 * bins * threads}
 
 
 tiles_for = lru_cache(Tiles)

@@ -11,6 +11,13 @@
 // images. It goes down the tile in bands of cells: their pixels are copied to shared memory as they are; a thread takes
 // a run of columns in a cell and votes into a histogram of its own; the runs of each cell are summed. In the end the
 // tile's blocks are normalised.
+//
+// The loader defines sizes, too, so that the compiler knows where everything lies. An image of HEIGHT x WIDTH pixels has
+// DOWN x ACROSS blocks in TILES_DOWN x TILES_ACROSS tiles of TILE_ROWS x TILE_COLS, fewer at the end. A thread block, of
+// THREADS, of which a processor should have room for BLOCKS, takes TOGETHER tiles. A tile is worked on BAND_ROWS rows of cells at a time, whose pixels take ROOM bytes of
+// shared memory where they are STAGED, PITCH pixels a row with MARGIN on either side. Rows are fetched in pieces of PIECE
+// bytes, and stored in pieces of PART bytes. Where cells are not IN_SHARED memory, a tile has IN_WORKSPACE numbers of
+// the workspace.
 #include "_cuda.cuh"
 
 enum Precision { HARDLY, AT_DIAGONALS, ALWAYS };
@@ -23,26 +30,29 @@ constexpr int RUNS = CELL_COLS / RUN;  // of a cell
 // The pixels that a thread block has at hand: rows from `top` on, columns from `left` on.
 struct Band {
   const Pixel* pixels;
-  int height, width, top, left, pitch;  // the first two are the image's
-  int rows, cols;
+  int top, left, rows, cols;
 
-  __device__ const Pixel* at(int y, int x) const { return pixels + ((y - top) * pitch + x - left) * CHANNELS; }
+  __device__ static int pitch() { return STAGED ? PITCH : WIDTH; }
+  __device__ const Pixel* at(int y, int x) const { return pixels + ((y - top) * pitch() + x - left) * CHANNELS; }
 };
 
-// Turns the cosine of an angle, over the sum of cosine and sine, into the number of the nearest threshold, 0 to n.
+// Where bins begin, from -90 to 90 degrees: thresholds 0 to BINS. The last bin is the first one's other part, or, where it
+// begins at 90 degrees, all that it has there; then follow the others.
 struct Compass {
-  static constexpr unsigned ZERO = 0x4b000000;  // the bits of 2^23
+  static constexpr int BINS = ORIENTATIONS + 1, MIDDLE = BINS / 2;  // the latter begins at 0 degrees
+  static constexpr unsigned ZERO = 0x4b000000;                        // the bits of 2^23
 
-  // More by ZERO than the number. The line is good to 4.1 degrees, the cubic to 0.36: to 0.4 of a bin up to 16
-  // orientations, and up to 200.
+  // The number of the threshold nearest to an angle, more by ZERO. The angle's sine comes, over the sum of its and the
+  // cosine's size. The line is good to 4.1 degrees, the cubic to 0.36: to 0.4 of a bin up to 16 orientations, and 200.
   static __device__ unsigned nearest(float slope) {
     constexpr float n = ORIENTATIONS;
     const float size = fabsf(slope);
     const float way = ORIENTATIONS <= 16 ? n / 2 : fmaf(size, fmaf(size, n * -0.463676f, n * 0.695513f), n * 0.268162f);
-    // At 2^23 a float is rounded to a whole number: to the nearest, or down after a half was added.
-    if (ORIENTATIONS % 2 == 0) return __float_as_int(fmaf(-slope, way, 8388608 + n / 2));
-    return __float_as_int(__fmaf_rd(-slope, way, 8388608 + (n + 1) / 2));
+    return __float_as_int(fmaf(slope, way, 8388608 + MIDDLE));  // at 2^23 a float is rounded to a whole number
   }
+
+  // Orientation k is in this bin, and in the last one if that is the first.
+  static __device__ int bin(int k) { return (k + MIDDLE) % ORIENTATIONS; }
 };
 
 // --- In double precision ----------------------------------------------------------------------------------------------
@@ -65,7 +75,7 @@ struct Gradient {
 };
 
 __device__ inline Gradient gradient(const Band& band, const Exact& exact, int y, int x, int c) {
-  const bool inside_x = x > 0 && x + 1 < band.width, inside_y = y > 0 && y + 1 < band.height;
+  const bool inside_x = x > 0 && x + 1 < WIDTH, inside_y = y > 0 && y + 1 < HEIGHT;
   Gradient g;
   g.x = inside_x ? exact.value(band.at(y, x + 1)[c]) - exact.value(band.at(y, x - 1)[c]) : 0;
   g.y = inside_y ? exact.value(band.at(y + 1, x)[c]) - exact.value(band.at(y - 1, x)[c]) : 0;
@@ -91,24 +101,24 @@ __device__ inline bool stronger(const Gradient& g, const Gradient& best) {
 }
 
 // thresholds[gy >= 0][k] is a cotangent in two parts, whose sum has twice the precision: the one at which scikit-image's
-// angle, rounded as it is, changes bins. So gradients on a threshold need no case of their own.
-__device__ inline int bin(const Gradient& g, const Exact& exact) {
+// angle, rounded as it is, changes from orientation k - 1 to k. So gradients on a threshold need no case of their own.
+__device__ inline int orientation(const Gradient& g, const Exact& exact) {
   const bool turn = g.y < 0 || (g.y == 0 && g.x < 0);
-  const double x = turn ? -g.x : g.x, y = turn ? -g.y : g.y;
-  const float size = float(fabs(x) + y);
-  const int n = ORIENTATIONS, k = Compass::nearest(size > 0 ? float(x) / size : 0) - Compass::ZERO;
-  if (k == 0 || k == n) return max(k - 1, 0);
+  const double x = turn ? -g.x : g.x, y = turn ? -g.y : g.y, size = fabs(x) + y;
+  const float slope = size > 0 ? float((x < 0 ? -y : y) / size) : 0;
+  const int n = ORIENTATIONS, k = int(Compass::nearest(slope) - Compass::ZERO) - Compass::MIDDLE + (x < 0 ? n : 0);
+  if (k <= 0 || k >= n) return k <= 0 ? 0 : n - 1;
   const double* cotangent = exact.thresholds + 2 * ((g.y < 0 ? 0 : n) + k);
   return fma(-cotangent[0], y, x) <= cotangent[1] * y ? k : k - 1;
 }
 
-__device__ inline void vote_exactly(const Band& band, const Exact& exact, int y, int x, float* own, int stride) {
+__device__ inline void vote_exactly(const Band& band, const Exact& exact, int y, int x, float* own) {
   Gradient best = gradient(band, exact, y, x, 0);
   for (int c = 1; c < CHANNELS; ++c) {
     const Gradient g = gradient(band, exact, y, x, c);
     if (stronger(g, best)) best = g;
   }
-  own[bin(best, exact) * stride] += sqrtf(float(best.squared)) * WHITE;
+  own[Compass::bin(orientation(best, exact)) * THREADS] += sqrtf(float(best.squared)) * WHITE;
 }
 
 // --- In single precision ----------------------------------------------------------------------------------------------
@@ -138,19 +148,31 @@ struct Numbers {
   }
 };
 
-// A thread's own, and the cotangents that all share; both in shared memory. The numbers that a Compass gives are more by
-// ZERO, and the offsets here less by what that makes up: unsigned numbers wrap around.
+// The thresholds' tangents, negative: a lane of a warp keeps one, or, where there are more, they lie in global memory.
+// All lanes of a warp ask at once.
+struct Tangents {
+  static constexpr bool IN_LANES = Compass::BINS < 32;
+
+  const float* all;
+  float own = 0;
+
+  __device__ explicit Tangents(const float* all) : all(all) {
+    if (IN_LANES) own = all[min(lane(), Compass::BINS)];
+  }
+  __device__ float operator[](unsigned k) const {
+    return IN_LANES ? __shfl_sync(0xffffffffu, own, k) : all[k - Compass::ZERO];
+  }
+};
+
+// A thread's own. The numbers that a Compass gives are more by ZERO, and the offset here less by what that makes up:
+// unsigned numbers wrap around.
 struct Histogram {
   char* memory;
-  unsigned cotangents, bins, stride;
+  unsigned offset;
 
-  __device__ Histogram(char* memory, const float* cotangents, float* own)
-      : memory(memory),
-        cotangents(opaque((char*)cotangents - memory - Compass::ZERO * 4)),
-        bins((char*)own - memory - Compass::ZERO * 4 * blockDim.x),
-        stride(opaque(4 * blockDim.x)) {}
-  __device__ float cotangent(unsigned k) const { return *(float*)(memory + (cotangents + k * 4)); }
-  __device__ float& bin(unsigned k) const { return *(float*)(memory + (bins + k * stride)); }
+  __device__ Histogram(char* memory, float* own)
+      : memory(memory), offset(opaque((char*)own - memory - Compass::ZERO * 4 * THREADS)) {}
+  __device__ float& operator[](unsigned k) const { return *(float*)(memory + (offset + k * (4 * THREADS))); }
 };
 
 struct Vote {
@@ -169,148 +191,136 @@ struct Vote {
     if (ahead > 0) x = other.x, y = other.y, squared = other.squared;
   }
 
-  // Where its bin lies in a histogram. No arctangent: a rough angle leaves two bins, and a cotangent decides. With gy
-  // made positive, threshold k is reached where gx / gy is at most cot(pi k / n).
-  __device__ float& bin(const Histogram& histogram) {
-    const float steep = fmaf(x, 1e-30f, y);  // on the axis, gx has to be made positive
-    const float ahead = __int_as_float(__float_as_int(x) ^ (__float_as_int(steep) & 0x80000000));
-    const float up = fmaxf(fabsf(steep), 1e-30f), size = fabsf(ahead) + up;  // on a GPU the least numbers are 0
-    const unsigned k = Compass::nearest(__fdividef(ahead, size));
-    const float left = fmaf(histogram.cotangent(k), up, -ahead);
+  // Where its bin lies in a histogram. No arctangent: a rough angle leaves two bins, and a tangent decides. With gx made
+  // positive, a threshold is reached where gy / gx is at least its tangent.
+  __device__ float& bin(const Histogram& histogram, const Tangents& tangents) {
+    const float up = __int_as_float(__float_as_int(y) ^ (__float_as_int(x) & 0x80000000));
+    const float ahead = fmaxf(fabsf(x), 1e-30f), size = ahead + fabsf(y);  // on a GPU the least numbers are 0
+    const unsigned k = Compass::nearest(__fdividef(up, size));
+    const float more = fmaf(tangents[k], ahead, up);
     if (EXACT == AT_DIAGONALS)
-      near |= (x != 0) & (sizeof(Pixel) == 1 ? fabsf(x) == fabsf(y) : fabsf(left) < NEAR * size);
-    return histogram.bin(k + (__float_as_int(left) >> 31));  // one less where it is negative
+      near |= (y != 0) & (sizeof(Pixel) == 1 ? fabsf(x) == fabsf(y) : fabsf(more) < NEAR * size);
+    return histogram[k + (__float_as_int(more) >> 31)];  // one less where it is negative
   }
 };
 
-// Votes of a run of columns from `x` on, down the rows from `top` to `bottom`, in the thread's own histogram.
-__device__ inline void vote(const Band& band, const Exact& exact, const Histogram& histogram, int x, int top, int bottom,
-                            float* own) {
+// Votes of a run of columns from `x` on, in the rows of a cell from `top` on, in the thread's own histogram.
+__device__ inline void vote(const Band& band, const Exact& exact, const Tangents& tangents, const Histogram& histogram,
+                            int x, int top, float* own) {
   if (EXACT == ALWAYS) {
-    for (int y = top; y < bottom; ++y)
-      for (int i = 0; i < RUN; ++i) vote_exactly(band, exact, y, x + i, own, blockDim.x);
+    for (int y = top; y < top + CELL_ROWS; ++y)
+      for (int i = 0; i < RUN; ++i) vote_exactly(band, exact, y, x + i, own);
     return;
   }
   constexpr int AT_ONCE = 32 / RUN;  // so many rows have as many pixels as an int has bits
+  constexpr bool WHOLE = CELL_ROWS % AT_ONCE == 0;
   // Beyond the border lies what makes the gradient on it zero.
-  const int before = (x > 0 ? -1 : min(1, band.width - 1)) * CHANNELS;
-  const int after = (x + RUN < band.width ? RUN : max(band.width - 2, 0) - x) * CHANNELS;
-  const int pitch = band.pitch * CHANNELS, last = band.height - 1;
+  const int pitch = Band::pitch() * CHANNELS, beyond = HEIGHT > 1 ? pitch : 0;
   const Pixel* row = band.at(top, x);
-  Numbers above(row + (STAGED || top > 0 ? -pitch : top < last ? pitch : 0)), here(row);
+  const Pixel* before = row + (x > 0 ? -1 : min(1, WIDTH - 1)) * CHANNELS;
+  const Pixel* after = row + (x + RUN < WIDTH ? RUN : max(WIDTH - 2, 0) - x) * CHANNELS;
+  Numbers above(top > 0 ? row - pitch : row + beyond), here(row);
 #pragma unroll 1
-  for (int first = top; first < bottom; first += AT_ONCE) {
+  for (int first = 0; first < CELL_ROWS; first += AT_ONCE) {
     unsigned near = 0;
-#pragma unroll(CHANNELS == 1 ? 16 / RUN : 2)
-    for (int y = first; y < min(first + AT_ONCE, bottom); ++y, row += pitch) {
-      const Numbers below(row + (STAGED || y < last ? pitch : y > 0 ? -pitch : 0));
+#pragma unroll(CHANNELS == 1 ? AT_ONCE : 2)
+    for (int j = 0; j < AT_ONCE; ++j) {
+      if (!WHOLE && first + j == CELL_ROWS) break;
+      const bool last = !(WHOLE && j + 1 < AT_ONCE) && top + first + j + 1 == HEIGHT;
+      const int at = j * pitch;
+      const Numbers below(row + (last ? at - beyond : at + pitch));
       for (int i = 0; i < RUN; ++i) {
         const auto vote_of = [&](int c) {
           const int k = i * CHANNELS + c;
-          const float left = i > 0 ? here.at[max(k - CHANNELS, 0)] : number(row[before + c]);
-          const float right = i + 1 < RUN ? here.at[min(k + CHANNELS, RUN * CHANNELS - 1)] : number(row[after + c]);
+          const float left = i > 0 ? here.at[max(k - CHANNELS, 0)] : number(before[at + c]);
+          const float right = i + 1 < RUN ? here.at[min(k + CHANNELS, RUN * CHANNELS - 1)] : number(after[at + c]);
           return Vote(right - left, below.at[k] - above.at[k]);
         };
         Vote vote = vote_of(0);
         for (int c = 1; c < CHANNELS; ++c) vote.consider(vote_of(c));
-        float& bin = vote.bin(histogram);
+        float& bin = vote.bin(histogram, tangents);
         bin += vote.near ? 0 : sqrtf(vote.squared);
-        near |= unsigned(vote.near) << ((y - first) * RUN + i);
+        near |= unsigned(vote.near) << (j * RUN + i);
       }
       above = here, here = below;
     }
+    row += AT_ONCE * pitch, before += AT_ONCE * pitch, after += AT_ONCE * pitch;
     for (; near; near &= near - 1) {
       const int pixel = __ffs(near) - 1;
-      vote_exactly(band, exact, first + pixel / RUN, x + pixel % RUN, own, blockDim.x);
+      vote_exactly(band, exact, top + first + pixel / RUN, x + pixel % RUN, own);
     }
   }
 }
 
 // --- A tile -----------------------------------------------------------------------------------------------------------
 
-// An image has down x across blocks in tiles_down x tiles_across tiles of tile_rows x tile_cols, fewer at the end. A
-// thread block takes `together` tiles: one, or as many images that are a tile each. A tile is worked on `band_rows` rows
-// of cells at a time, whose pixels take `room` bytes of shared memory where they are STAGED, `pitch` pixels a row with
-// `margin` on either side. Rows are fetched in pieces of `piece` bytes, and stored in pieces of `part` bytes.
-struct Plan {
-  int height, width, down, across, tiles_down, tiles_across, tile_rows, tile_cols;
-  int together, band_rows, margin, pitch, room, piece, part;
-};
-
 // From the block `row`, `col` of `image` on, so many rows and columns of blocks, and so many of cells.
 struct Tile {
   int image, row, col, rows, cols, down, across;
 
-  __device__ Tile(const Plan& plan, int i) {
-    const int band = plan.tiles_across == 1 ? i : i / plan.tiles_across;  // a division takes 25 instructions
-    image = plan.tiles_down == 1 ? band : band / plan.tiles_down;
-    row = (band - image * plan.tiles_down) * plan.tile_rows, rows = min(plan.tile_rows, plan.down - row);
-    col = (i - band * plan.tiles_across) * plan.tile_cols, cols = min(plan.tile_cols, plan.across - col);
+  __device__ explicit Tile(int i) {
+    const int band = i / TILES_ACROSS;
+    image = band / TILES_DOWN;
+    row = (band - image * TILES_DOWN) * TILE_ROWS, rows = min(TILE_ROWS, DOWN - row);
+    col = (i - band * TILES_ACROSS) * TILE_COLS, cols = min(TILE_COLS, ACROSS - col);
     down = rows + BLOCK_ROWS - 1, across = cols + BLOCK_COLS - 1;
   }
 };
 
-// Copies the `count` bands of a Band, in pieces of which a row has a whole number, and these in parts. Images lie
-// `per_image` pixels' channels apart, bands in shared memory plan.room bytes. Beyond the border goes the row that makes
-// the gradient on it zero.
+// The pixels for `rows` rows of a tile's cells, from `first` on, where they lie in an image.
+__device__ inline Band band_of(const Pixel* image, const Tile& tile, int first, int rows) {
+  const int top = max((tile.row + first) * CELL_ROWS - 1, 0);
+  const int bottom = TOGETHER > 1 ? HEIGHT : min((tile.row + first + rows) * CELL_ROWS + 1, HEIGHT);
+  const int left = max(tile.col * CELL_COLS - MARGIN, 0);
+  const int right = min((tile.col + tile.across) * CELL_COLS + MARGIN, WIDTH);
+  return {image + (ptrdiff_t(top) * WIDTH + left) * CHANNELS, top, left, bottom - top, right - left};
+}
+
+// Copies the rows of a band, in pieces of which a row has a whole number, and these in parts. Rows of several images,
+// all of theirs, follow one another here and there.
 template <class Piece, class Part>
-__device__ inline void copy_rows(const Band& band, size_t per_image, int count, const Plan& plan, char* memory) {
+__device__ inline void copy_rows(const Band& band, int rows, char* memory) {
   struct alignas(sizeof(Piece)) Parts {
     Part at[sizeof(Piece) / sizeof(Part)];
   };
-  constexpr int PIXEL = CHANNELS * sizeof(Pixel), AT_ONCE = 5;  // pieces on their way
-  const int pieces = band.cols * PIXEL / int(sizeof(Piece)), total = count * band.rows * pieces;
-  const int stride = band.width * PIXEL, image = per_image * sizeof(Pixel), pitch = plan.pitch * PIXEL;
-  const int above = min(1, band.height - 1) - band.top, last = band.height - 1 - band.top;
-  const float per_row = 1.f / pieces, per_band = 1.f / band.rows;
-  for (int first = threadIdx.x; first < total; first += AT_ONCE * blockDim.x) {
-    Parts parts[AT_ONCE];
-    int to[AT_ONCE];
-    for (int k = 0; k < AT_ONCE; ++k) {
-      const int i = min(first + k * int(blockDim.x), total - 1);  // in the end some come twice: no branch
-      const int line = quotient(i, per_row), at = (i - line * pieces) * int(sizeof(Piece));
-      const int which = quotient(line, per_band), row = line - which * band.rows;
-      const int from = row < -band.top ? above : row > last ? max(last - 1, -band.top) : row;
-      parts[k] = *(const Parts*)((const char*)band.pixels + (which * image + from * stride + at));
-      to[k] = which * plan.room + row * pitch + at;
+  constexpr int PIXEL = CHANNELS * sizeof(Pixel), AT_ONCE = 4;  // pieces on their way
+  const int pieces = band.cols * PIXEL / int(sizeof(Piece)), across = min(pieces, THREADS), down = THREADS / across;
+  const int row = quotient(threadIdx.x, across), col = threadIdx.x - row * across;
+  for (int piece = col; piece < pieces; piece += across)
+    for (int first = row < down ? row : rows; first < rows; first += AT_ONCE * down) {
+      const char* from = (const char*)band.pixels + first * (WIDTH * PIXEL) + piece * sizeof(Piece);
+      char* to = memory + first * (PITCH * PIXEL) + piece * sizeof(Piece);
+      Parts parts[AT_ONCE];
+      for (int k = 0; k < AT_ONCE; ++k)
+        if (first + k * down < rows) parts[k] = *(const Parts*)(from + k * down * (WIDTH * PIXEL));
+      for (int k = 0; k < AT_ONCE; ++k)
+        for (int j = 0; j < int(sizeof(Piece) / sizeof(Part)); ++j)
+          if (first + k * down < rows) ((Part*)(to + k * down * (PITCH * PIXEL)))[j] = parts[k].at[j];
     }
-    for (int k = 0; k < AT_ONCE; ++k)
-      for (int j = 0; j < int(sizeof(Piece) / sizeof(Part)); ++j) ((Part*)(memory + to[k]))[j] = parts[k].at[j];
-  }
 }
 
-__device__ inline void copy(const Band& band, size_t per_image, int count, const Plan& plan, char* memory) {
-  if (plan.part == 16) copy_rows<uint4, uint4>(band, per_image, count, plan, memory);
-  else if (plan.piece == 16) copy_rows<uint4, unsigned>(band, per_image, count, plan, memory);
-  else if (plan.piece == 4) copy_rows<unsigned, unsigned>(band, per_image, count, plan, memory);
-  else copy_rows<Pixel, Pixel>(band, per_image, count, plan, memory);
+__device__ inline void copy(const Band& band, int rows, char* memory) {
+  if (PART == 16) copy_rows<uint4, uint4>(band, rows, memory);
+  else if (PIECE == 16) copy_rows<uint4, unsigned>(band, rows, memory);
+  else if (PIECE == 4) copy_rows<unsigned, unsigned>(band, rows, memory);
+  else copy_rows<Pixel, Pixel>(band, rows, memory);
 }
 
 // Of which tiles all pixels are float32 that stand for some k / 255: a bit for each. All threads ask, and are told the
 // same.
-__device__ inline unsigned of_levels(Band band, int count, const char* memory, const Plan& plan) {
+__device__ inline unsigned of_levels(Band band, int count, const char* memory) {
   unsigned found = 0;
   for (int which = 0; which < count; ++which) {
-    if (STAGED) band.pixels = (const Pixel*)(memory + which * plan.room), band.pitch = plan.pitch;
+    if (STAGED) band.pixels = (const Pixel*)(memory + which * ROOM);
     bool others = false;
     for (int y = 0; y < band.rows; ++y)
-      for (int i = threadIdx.x; i < band.cols * CHANNELS; i += blockDim.x) {
+      for (int i = threadIdx.x; i < band.cols * CHANNELS; i += THREADS) {
         const float x = band.at(band.top + y, band.left)[i];
         others |= !(fabsf(fmaf(x, 255, -rintf(x * 255))) < 3e-5f);  // fma: the product is not rounded
       }
     found |= unsigned(!__syncthreads_or(others)) << which;
   }
   return found;
-}
-
-// The pixels for `rows` rows of a tile's cells, from `first` on, where they lie in an image.
-__device__ inline Band band_of(const Pixel* image, const Plan& plan, const Tile& tile, int first, int rows) {
-  const int above = (tile.row + first) * CELL_ROWS - 1, below = (tile.row + first + rows) * CELL_ROWS + 1;
-  const int top = STAGED ? above : max(above, 0), bottom = STAGED ? below : min(below, plan.height);
-  const int left = max(tile.col * CELL_COLS - plan.margin, 0);
-  const int right = min((tile.col + tile.across) * CELL_COLS + plan.margin, plan.width);
-  const Pixel* from = image + (ptrdiff_t(top) * plan.width + left) * CHANNELS;
-  return {from, plan.height, plan.width, top, left, plan.width, bottom - top, right - left};
 }
 
 // --- Cells and blocks -------------------------------------------------------------------------------------------------
@@ -323,7 +333,8 @@ struct Cells {
   // a cell have come if a warp takes whole cells.
   __device__ void add(const float* votes, int first, int count, int offset) const {
     constexpr float scale = 1 / (WHITE * CELL_ROWS * CELL_COLS);
-    for (int cell = first / RUNS + threadIdx.x; cell * RUNS < first + count; cell += blockDim.x) {
+#pragma unroll 1
+    for (int cell = first / RUNS + threadIdx.x; cell * RUNS < first + count; cell += THREADS) {
       constexpr bool whole = 32 % RUNS == 0;
       const int begin = whole ? cell * RUNS : max(cell * RUNS, first);
       const int end = whole ? begin + RUNS : min((cell + 1) * RUNS, first + count);
@@ -331,7 +342,10 @@ struct Cells {
       float total = 0;
       for (int k = 0; k < ORIENTATIONS; ++k) {
         float sum = whole || begin == cell * RUNS ? 0 : histogram[k];
-        for (int run = begin; run < end; ++run) sum = fmaf(votes[k * blockDim.x + run - first], scale, sum);
+        for (int run = begin; run < end; ++run) {
+          const float* vote = votes + Compass::bin(k) * THREADS + run - first;
+          sum = fmaf(vote[0] + (Compass::bin(k) == 0 ? vote[ORIENTATIONS * THREADS] : 0), scale, sum);
+        }
         histogram[k] = sum;
         total = fmaf(sum, NORM == L2 || NORM == L2_HYS ? sum : 1, total);
       }
@@ -340,23 +354,22 @@ struct Cells {
   }
 };
 
-// Votes for `rows` rows of cells of `count` tiles like this, from `first_row` on; the bands lie `plan.room` bytes apart.
-__device__ inline void fill(const Cells& cells, int first_row, int rows, int count, const Plan& plan, const Tile& tile,
-                            Band band, Exact exact, unsigned levels_in, char* memory, float* cotangents, float* votes) {
+// Votes for `rows` rows of cells of `count` tiles like this, from `first_row` on; the bands lie ROOM bytes apart.
+__device__ inline void fill(const Cells& cells, int first_row, int rows, int count, const Tile& tile, Band band,
+                            Exact exact, unsigned levels_in, char* memory, const Tangents& tangents, float* votes) {
   const int runs_across = tile.across * RUNS, n_runs = count * rows * runs_across;
-  const float per_row = 1.f / runs_across, per_tile = 1.f / rows;
   float* own = votes + threadIdx.x;
-  const Histogram histogram(memory, cotangents, own);
-  for (int first = 0; first < n_runs; first += blockDim.x) {
-    const int run = first + threadIdx.x, row = quotient(run, per_row), col = run - row * runs_across;
-    const int which = quotient(row, per_tile);
+  const Histogram histogram(memory, own);
+  for (int first = 0; first < n_runs; first += THREADS) {
+    const int run = min(first + int(threadIdx.x), n_runs - 1);  // in the end some are taken twice: lanes ask each other
+    const int row = quotient(run, runs_across), col = run - row * runs_across, which = quotient(row, rows);
     const int y = (tile.row + first_row + row - which * rows) * CELL_ROWS, x = tile.col * CELL_COLS + col * RUN;
-    if (STAGED) band.pixels = (const Pixel*)(memory + which * plan.room), band.pitch = plan.pitch;
+    if (STAGED) band.pixels = (const Pixel*)(memory + which * ROOM);
     exact.of_levels = levels_in >> which & 1;
-    for (int k = 0; k < ORIENTATIONS; ++k) own[k * blockDim.x] = 0;
-    if (run < n_runs) vote(band, exact, histogram, x, y, y + CELL_ROWS, own);
+    for (int k = 0; k < Compass::BINS; ++k) own[k * THREADS] = 0;
+    vote(band, exact, tangents, histogram, x, y, own);
     __syncthreads();
-    cells.add(votes, first, min(int(blockDim.x), n_runs - first), first_row * tile.across);
+    cells.add(votes, first, min(THREADS, n_runs - first), first_row * tile.across);
     __syncthreads();
   }
 }
@@ -375,13 +388,12 @@ struct Blocks {
   const Tile& tile;
   int count;
 
-  // What the numbers of a block are multiplied with before they are clipped. Its first cell is number `corner`.
-  __device__ float factor(int corner) const {
-    constexpr float eps = 1e-5f;
+  // The sum of a block's numbers, or of their squares, as the norm wants. Its first cell is number `corner`.
+  __device__ float total(int corner) const {
     float total = 0;
     for (int i = 0; i < BLOCK_ROWS; ++i)
       for (int j = 0; j < BLOCK_COLS; ++j) total += cells.sums[corner + i * tile.across + j];
-    return NORM == L2 || NORM == L2_HYS ? rsqrtf(total + eps * eps) : 1 / (total + eps);
+    return total;
   }
 
   __device__ static int number_of_piece(int k) { return threadIdx.x % LANES + k * LANES; }
@@ -399,76 +411,67 @@ struct Blocks {
 
   // Writes a lane's pieces of a block. All lanes that share it call this, though only those that are `real` write.
   __device__ void write(int corner, bool real, Piece* to) const {
-    const float once = factor(corner);
+    constexpr float eps = 1e-5f;
+    const float sum = total(corner);
+    float factor = NORM == L2 || NORM == L2_HYS ? rsqrtf(sum + eps * eps) : 1 / (sum + eps);
+    const float most = 0.2f / factor;  // becomes 0.2
     float squares = 0;
     Piece pieces[MOST];
     for (int k = 0; k < MOST; ++k) {
       if (!has_piece(k)) break;
       pieces[k] = piece(corner, number_of_piece(k));
-      for (float& v : pieces[k].at) {
-        v = NORM == L2_HYS ? fminf(v * once, 0.2f) : v * once;
-        squares = fmaf(v, v, squares);
-      }
+      if (NORM == L2_HYS)
+        for (float& v : pieces[k].at) v = fminf(v, most), squares = fmaf(v, v, squares);
     }
-    float again = 1;
     if (NORM == L2_HYS) {
       for (int distance = LANES / 2; distance > 0; distance /= 2)
         squares += __shfl_xor_sync(0xffffffffu, squares, distance);
-      again = rsqrtf(squares + 1e-10f);
+      factor *= rsqrtf(squares * factor * factor + eps * eps);
     }
     for (int k = 0; k < MOST; ++k) {
       if (!has_piece(k) || !real) break;
-      for (float& v : pieces[k].at) v = NORM == L2_HYS ? v * again : NORM == L1_SQRT ? sqrtf(v) : v;
+      for (float& v : pieces[k].at) v = NORM == L1_SQRT ? sqrtf(v * factor) : v * factor;
       to[number_of_piece(k)] = pieces[k];
     }
   }
 
-  // An image has down x across blocks.
-  __device__ void write(float* features, int down, int across) const {
-    const int per_tile = tile.rows * tile.cols, n = count * per_tile, group = threadIdx.x / LANES;
-    const float inverse = 1.f / per_tile, per_row = 1.f / tile.cols;
-    for (int first = 0; first < n; first += blockDim.x / LANES) {  // all of a warp, as they share sums
-      const int block = min(first + group, n - 1), which = quotient(block, inverse);
-      const int inside = block - which * per_tile, row = quotient(inside, per_row), col = inside - row * tile.cols;
-      const size_t place = (which * down + row) * across + col;
+  __device__ void write(float* features) const {
+    constexpr int AT_ONCE = 32 / LANES;
+    const int per_tile = tile.rows * tile.cols, n = count * per_tile;
+    for (int first = threadIdx.x / 32 * AT_ONCE; first < n; first += THREADS / LANES) {  // a warp's lanes share sums
+      const int mine = first + lane() / LANES, block = min(mine, n - 1), which = quotient(block, per_tile);
+      const int inside = block - which * per_tile, row = quotient(inside, tile.cols), col = inside - row * tile.cols;
+      const size_t place = (which * DOWN + row) * ACROSS + col;
       const int corner = (which * tile.down + row) * tile.across + col;
-      write(corner, first + group < n, (Piece*)(features + place * SIZE));
+      write(corner, mine < n, (Piece*)(features + place * SIZE));
     }
   }
 };
 
-// Where cells are not IN_SHARED memory, each tile has `in_workspace` numbers of the workspace.
-extern "C" __global__ void __launch_bounds__(128, CHANNELS == 1 ? 6 : 4)
-    hog(const Pixel* images, int n_tiles, int height, int width, int down, int across, int tiles_down, int tiles_across,
-        int tile_rows, int tile_cols, int together, int band_rows, int margin, int pitch, int room, int piece, int part,
-        int root, const double* levels, const double* thresholds, int in_workspace, float* workspace, float* features) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+    hog(const Pixel* images, int n_tiles, int root, const double* levels, const double* thresholds,
+        const float* all_tangents, float* workspace, float* features) {
   extern __shared__ uint4 shared[];
   char* const memory = (char*)shared;
-  const Plan plan{height,   width,     down,   across, tiles_down, tiles_across, tile_rows, tile_cols,
-                  together, band_rows, margin, pitch,  room,       piece,        part};
-  const Tile tile(plan, blockIdx.x * together);
-  const int count = min(together, n_tiles - int(blockIdx.x) * together), n_cells = together * tile.down * tile.across;
+  const Tile tile(blockIdx.x * TOGETHER);
+  const int count = min(TOGETHER, n_tiles - int(blockIdx.x) * TOGETHER), n_cells = TOGETHER * tile.down * tile.across;
 
-  float* const cotangents = (float*)(memory + together * room);
-  float* const votes = cotangents + ORIENTATIONS + 1;
-  float* const sums = IN_SHARED ? votes + ORIENTATIONS * blockDim.x : workspace + size_t(blockIdx.x) * in_workspace;
+  float* const votes = (float*)(memory + TOGETHER * ROOM);
+  float* const sums = IN_SHARED ? votes + Compass::BINS * THREADS : workspace + size_t(blockIdx.x) * IN_WORKSPACE;
   const Cells cells{sums + n_cells, sums};
 
-  for (int k = threadIdx.x; k <= ORIENTATIONS; k += blockDim.x) {
-    const float threshold = float(thresholds[2 * (ORIENTATIONS + k % ORIENTATIONS)]);
-    cotangents[k] = k == 0 ? 3e38f : k == ORIENTATIONS ? -3e38f : threshold;  // always reached, and never
-  }
-  const size_t per_image = size_t(height) * (width * CHANNELS);
+  const Tangents tangents(all_tangents);
   const Exact exact{levels, thresholds, root, false};
-  for (int first = 0; first < tile.down; first += band_rows) {
-    const int rows = min(band_rows, tile.down - first);
-    const Band band = band_of(images + tile.image * per_image, plan, tile, first, rows);
-    if (STAGED) copy(band, per_image, count, plan, memory);
+  const Pixel* const image = images + tile.image * (size_t(HEIGHT) * WIDTH * CHANNELS);
+  for (int first = 0; first < tile.down; first += BAND_ROWS) {
+    const int rows = min(BAND_ROWS, tile.down - first);
+    const Band band = band_of(image, tile, first, rows);
+    if (STAGED) copy(band, count * band.rows, memory);
     __syncthreads();
     constexpr bool may_be_levels = sizeof(Pixel) == 4 && (CHANNELS > 1 || EXACT != HARDLY);
-    const unsigned levels_in = may_be_levels ? of_levels(band, count, memory, plan) : 0;
-    fill(cells, first, rows, count, plan, tile, band, exact, levels_in, memory, cotangents, votes);
+    const unsigned levels_in = may_be_levels ? of_levels(band, count, memory) : 0;
+    fill(cells, first, rows, count, tile, band, exact, levels_in, memory, tangents, votes);
   }
-  features += ((size_t(tile.image) * down + tile.row) * across + tile.col) * Blocks::SIZE;
-  Blocks{cells, tile, count}.write(features, down, across);
+  features += ((size_t(tile.image) * DOWN + tile.row) * ACROSS + tile.col) * Blocks::SIZE;
+  Blocks{cells, tile, count}.write(features);
 }

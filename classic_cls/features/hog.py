@@ -268,16 +268,15 @@ def _launch_kernel(images, orientations, cell, block, block_norm, transform_sqrt
         "NORM": _BLOCK_NORMS.index(block_norm),
     }
     n_tiles = n * tiles.per_image
-    load_kernels("features/hog.cu", **names).launch(
+    load_kernels("features/hog.cu", tiles.sizes, **names).launch(
         "hog",
         -(-n_tiles // tiles.together),
         images,
         n_tiles,
-        *tiles.numbers(),
         transform_sqrt,
         constant(xp, _levels, transform_sqrt),
         constant(xp, _thresholds, orientations),
-        tiles.in_workspace,
+        constant(xp, _tangents, orientations),
         xp.empty(max(1, n_tiles * tiles.in_workspace), np.float32),
         out,
         **tiles.launch(),
@@ -316,6 +315,21 @@ def _thresholds(orientations):
         cotangent = 1 / np.tan(middle)
         table[sign, k] = cotangent, cotangent - np.float64(cotangent)
     return table
+
+
+@lru_cache
+def _tangents(n):
+    """Return minus the tangents of the thresholds between -90 and 90 degrees, for `n` orientations; float32.
+
+    The first threshold is always reached, and what follows the last one never. At 90 degrees, where an even `n` has its
+    last, the tangent is so small that without a horizontal gradient it is reached.
+    """
+    angles = np.pi / n * (np.arange(n + 1) - (n + 1) // 2)
+    tangents = [3e38, *-np.tan(angles[1:]), -3e38]
+    tangents[(n + 1) // 2] = 0.0  # not -0.0, which is negative
+    if n % 2 == 0:
+        tangents[n] = -1e16
+    return np.array(tangents, np.float32)
 
 
 def _has_reached(angle, k, orientations):

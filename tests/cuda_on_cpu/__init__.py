@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\([^)]+\))?\s+(\w+)\(')
+SIZE = re.compile(r"^const int (\w+) = (\d+);$", re.MULTILINE)
 _DYNAMIC_SHARED = re.compile(r"extern __shared__ ([\w ]+) (\w+)\[\];")
 _FENCE = 4096  # bytes on either side of an array that a kernel must not touch
 _ALIGNMENT = 16  # of what is allocated; a copy of a slice is as much off as the slice
@@ -31,7 +32,8 @@ class RawModule:
 
     def __init__(self, *, code, options=()):
         self.code = code
-        self._library = ctypes.CDLL(_compiled(code))
+        self._sizes = {name: int(value) for name, value in SIZE.findall(code)}
+        self._library = ctypes.CDLL(_compiled(SIZE.sub(r'extern "C" int \1; int \1;', code)))
 
     def get_function(self, name):
         """Return a function that launches a kernel."""
@@ -43,6 +45,8 @@ class RawModule:
         arguments = _Arguments(args, signature().decode().split(), name)
         launch = getattr(self._library, f"launch_{name}")
         launch.restype = ctypes.c_char_p
+        for size, value in self._sizes.items():  # spares compiling each of them
+            ctypes.c_int.in_dll(self._library, size).value = value
         failure = launch(_three(grid), _three(block), ctypes.c_size_t(shared_mem), ctypes.c_uint64(seed), arguments.all)
         if failure:
             raise CudaError(f"{name}: {failure.decode()}")
@@ -77,6 +81,7 @@ def _folder(level):
 
 def _compile(level, *arguments):
     flags = ["-std=c++17", level, "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fsanitize=alignment"]
+    flags += ["-fno-gnu-unique"]  # or a library would take another one's constants
     _run("g++", *flags, *arguments)
 
 

@@ -296,7 +296,7 @@ inline void __syncwarp(unsigned = ~0u) { cuda_on_cpu::leave(cuda_on_cpu::State::
 
 template <class T>
 T __shfl_sync(unsigned, T value, int lane) {
-  return cuda_on_cpu::shuffled(value, lane);
+  return cuda_on_cpu::shuffled(value, lane & (warpSize - 1));  // as CUDA has it
 }
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
