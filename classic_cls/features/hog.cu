@@ -112,13 +112,67 @@ __device__ inline int orientation(const Gradient& g, const Exact& exact) {
   return fma(-cotangent[0], y, x) <= cotangent[1] * y ? k : k - 1;
 }
 
-__device__ inline void vote_exactly(const Band& band, const Exact& exact, int y, int x, float* own) {
-  Gradient best = gradient(band, exact, y, x, 0);
-  for (int c = 1; c < CHANNELS; ++c) {
-    const Gradient g = gradient(band, exact, y, x, c);
-    if (stronger(g, best)) best = g;
+struct ExactVote {
+  int bin;
+  float weight;
+
+  __device__ ExactVote(const Band& band, const Exact& exact, int y, int x) {
+    Gradient best = gradient(band, exact, y, x, 0);
+    for (int c = 1; c < CHANNELS; ++c) {
+      const Gradient g = gradient(band, exact, y, x, c);
+      if (stronger(g, best)) best = g;
+    }
+    bin = Compass::bin(orientation(best, exact)), weight = sqrtf(float(best.squared)) * WHITE;
   }
-  own[Compass::bin(orientation(best, exact)) * THREADS] += sqrtf(float(best.squared)) * WHITE;
+  __device__ void add_to(float* histogram) const { histogram[bin * THREADS] += weight; }
+};
+
+// A band of several images, of which each has a bit in `levels_in` (see below).
+struct Source {
+  Band first;
+  Exact exact;
+  unsigned levels_in;
+  const char* memory;
+
+  __device__ Band band(int which) const {
+    Band band = first;
+    if (STAGED) band.pixels = (const Pixel*)(memory + which * ROOM);
+    return band;
+  }
+  __device__ ExactVote vote(int which, int y, int x) const {
+    Exact its = exact;
+    its.of_levels = levels_in >> which & 1;
+    return ExactVote(band(which), its, y, x);
+  }
+};
+
+// The votes of pixels in doubt: lane by lane, those of the RUN columns from x on and of 32 / RUN rows from y on whose bit
+// is set. The lanes of a warp share this work, whoever's they are; each adds its own votes, in their order.
+__device__ inline void settle(unsigned doubts, const Source& source, int which, int y, int x, float* own) {
+  constexpr unsigned ALL = 0xffffffff;
+  if (!__any_sync(ALL, doubts != 0)) return;
+  int until = __popc(doubts);  // pixels of this lane and those before
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const int before = __shfl_up_sync(ALL, until, distance);
+    until += lane() >= distance ? before : 0;
+  }
+  const int from = until - __popc(doubts), total = __shfl_sync(ALL, until, 31);
+  for (int first = 0; first < total; first += 32) {
+    const int item = min(first + lane(), total - 1);
+    int owner = 0;
+    for (int step = 16; step > 0; step /= 2)
+      owner += __shfl_sync(ALL, until, owner + step - 1) <= item ? step : 0;
+    unsigned its = __shfl_sync(ALL, doubts, owner);
+    for (int rank = item - __shfl_sync(ALL, from, owner); rank > 0; --rank) its &= its - 1;
+    const int pixel = __ffs(its) - 1, its_y = __shfl_sync(ALL, y, owner), its_x = __shfl_sync(ALL, x, owner);
+    ExactVote vote = source.vote(__shfl_sync(ALL, which, owner), its_y + pixel / RUN, its_x + pixel % RUN);
+    const int end = min(until, first + 32);
+    for (int i = max(from, first); __any_sync(ALL, i < end); ++i) {
+      ExactVote mine = vote;
+      mine.bin = __shfl_sync(ALL, vote.bin, i), mine.weight = __shfl_sync(ALL, vote.weight, i);  // modulo 32
+      if (i < end) mine.add_to(own);
+    }
+  }
 }
 
 // --- In single precision ----------------------------------------------------------------------------------------------
@@ -183,12 +237,13 @@ struct Vote {
 
   // Takes the stronger of two.
   __device__ void consider(const Vote& other) {
-    const float ahead = other.squared - squared;
+    const bool stronger = other.squared > squared;
     const bool doubtful = sizeof(Pixel) == 1  // whose squares are exact, and opposite gradients have the same bin
-                              ? (ahead == 0) & (x * other.y != other.x * y)
-                              : (fabsf(ahead) <= NEAR * squared) & ((other.x != x) | (other.y != y));
-    near = doubtful | (near & !(ahead > 0));
-    if (ahead > 0) x = other.x, y = other.y, squared = other.squared;
+                              ? (other.squared == squared) & (fmaf(x, other.y, -(other.x * y)) != 0)
+                              : (fabsf(other.squared - squared) <= NEAR * squared) & ((other.x != x) | (other.y != y));
+    near = doubtful | (near & !stronger);
+    if (stronger) x = other.x, y = other.y;
+    squared = fmaxf(squared, other.squared);
   }
 
   // Where its bin lies in a histogram. No arctangent: a rough angle leaves two bins, and a tangent decides. With gx made
@@ -205,13 +260,14 @@ struct Vote {
 };
 
 // Votes of a run of columns from `x` on, in the rows of a cell from `top` on, in the thread's own histogram.
-__device__ inline void vote(const Band& band, const Exact& exact, const Tangents& tangents, const Histogram& histogram,
-                            int x, int top, float* own) {
+__device__ inline void vote(const Source& source, int which, const Tangents& tangents, const Histogram& histogram, int x,
+                            int top, float* own) {
   if (EXACT == ALWAYS) {
     for (int y = top; y < top + CELL_ROWS; ++y)
-      for (int i = 0; i < RUN; ++i) vote_exactly(band, exact, y, x + i, own);
+      for (int i = 0; i < RUN; ++i) source.vote(which, y, x + i).add_to(own);
     return;
   }
+  const Band band = source.band(which);
   constexpr int AT_ONCE = 32 / RUN;  // so many rows have as many pixels as an int has bits
   constexpr bool WHOLE = CELL_ROWS % AT_ONCE == 0;
   // Beyond the border lies what makes the gradient on it zero.
@@ -222,8 +278,8 @@ __device__ inline void vote(const Band& band, const Exact& exact, const Tangents
   Numbers above(top > 0 ? row - pitch : row + beyond), here(row);
 #pragma unroll 1
   for (int first = 0; first < CELL_ROWS; first += AT_ONCE) {
-    unsigned near = 0;
-#pragma unroll(CHANNELS == 1 ? AT_ONCE : 2)
+    unsigned near = 0, bit = 1;
+#pragma unroll(CHANNELS == 1 ? AT_ONCE : 4)
     for (int j = 0; j < AT_ONCE; ++j) {
       if (!WHOLE && first + j == CELL_ROWS) break;
       const bool last = !(WHOLE && j + 1 < AT_ONCE) && top + first + j + 1 == HEIGHT;
@@ -240,15 +296,13 @@ __device__ inline void vote(const Band& band, const Exact& exact, const Tangents
         for (int c = 1; c < CHANNELS; ++c) vote.consider(vote_of(c));
         float& bin = vote.bin(histogram, tangents);
         bin += vote.near ? 0 : sqrtf(vote.squared);
-        near |= unsigned(vote.near) << (j * RUN + i);
+        if (vote.near) near |= bit;
+        bit *= 2;
       }
       above = here, here = below;
     }
     row += AT_ONCE * pitch, before += AT_ONCE * pitch, after += AT_ONCE * pitch;
-    for (; near; near &= near - 1) {
-      const int pixel = __ffs(near) - 1;
-      vote_exactly(band, exact, top + first + pixel / RUN, x + pixel % RUN, own);
-    }
+    if (CHANNELS > 1 || EXACT == AT_DIAGONALS) settle(near, source, which, top + first, x, own);
   }
 }
 
@@ -344,7 +398,8 @@ struct Cells {
         float sum = whole || begin == cell * RUNS ? 0 : histogram[k];
         for (int run = begin; run < end; ++run) {
           const float* vote = votes + Compass::bin(k) * THREADS + run - first;
-          sum = fmaf(vote[0] + (Compass::bin(k) == 0 ? vote[ORIENTATIONS * THREADS] : 0), scale, sum);
+          sum = fmaf(vote[0], scale, sum);
+          if (Compass::bin(k) == 0) sum = fmaf(vote[ORIENTATIONS * THREADS], scale, sum);
         }
         histogram[k] = sum;
         total = fmaf(sum, NORM == L2 || NORM == L2_HYS ? sum : 1, total);
@@ -355,8 +410,8 @@ struct Cells {
 };
 
 // Votes for `rows` rows of cells of `count` tiles like this, from `first_row` on; the bands lie ROOM bytes apart.
-__device__ inline void fill(const Cells& cells, int first_row, int rows, int count, const Tile& tile, Band band,
-                            Exact exact, unsigned levels_in, char* memory, const Tangents& tangents, float* votes) {
+__device__ inline void fill(const Cells& cells, int first_row, int rows, int count, const Tile& tile,
+                            const Source& source, char* memory, const Tangents& tangents, float* votes) {
   const int runs_across = tile.across * RUNS, n_runs = count * rows * runs_across;
   float* own = votes + threadIdx.x;
   const Histogram histogram(memory, own);
@@ -364,10 +419,8 @@ __device__ inline void fill(const Cells& cells, int first_row, int rows, int cou
     const int run = min(first + int(threadIdx.x), n_runs - 1);  // in the end some are taken twice: lanes ask each other
     const int row = quotient(run, runs_across), col = run - row * runs_across, which = quotient(row, rows);
     const int y = (tile.row + first_row + row - which * rows) * CELL_ROWS, x = tile.col * CELL_COLS + col * RUN;
-    if (STAGED) band.pixels = (const Pixel*)(memory + which * ROOM);
-    exact.of_levels = levels_in >> which & 1;
     for (int k = 0; k < Compass::BINS; ++k) own[k * THREADS] = 0;
-    vote(band, exact, tangents, histogram, x, y, own);
+    vote(source, which, tangents, histogram, x, y, own);
     __syncthreads();
     cells.add(votes, first, min(THREADS, n_runs - first), first_row * tile.across);
     __syncthreads();
@@ -469,8 +522,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     if (STAGED) copy(band, count * band.rows, memory);
     __syncthreads();
     constexpr bool may_be_levels = sizeof(Pixel) == 4 && (CHANNELS > 1 || EXACT != HARDLY);
-    const unsigned levels_in = may_be_levels ? of_levels(band, count, memory) : 0;
-    fill(cells, first, rows, count, tile, band, exact, levels_in, memory, tangents, votes);
+    const Source source{band, exact, may_be_levels ? of_levels(band, count, memory) : 0, memory};
+    fill(cells, first, rows, count, tile, source, memory, tangents, votes);
   }
   features += ((size_t(tile.image) * DOWN + tile.row) * ACROSS + tile.col) * Blocks::SIZE;
   Blocks{cells, tile, count}.write(features);

@@ -299,6 +299,16 @@ T __shfl_sync(unsigned, T value, int lane) {
   return cuda_on_cpu::shuffled(value, lane & (warpSize - 1));  // as CUDA has it
 }
 template <class T>
+T __shfl_up_sync(unsigned, T value, int distance) {
+  const int lane = cuda_on_cpu::current % warpSize;
+  return cuda_on_cpu::shuffled(value, lane < distance ? lane : lane - distance);
+}
+inline int __any_sync(unsigned mask, int value) {
+  for (int distance = warpSize / 2; distance > 0; distance /= 2)
+    value |= cuda_on_cpu::shuffled(int(value != 0), cuda_on_cpu::current % warpSize ^ distance);
+  return value != 0;
+}
+template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return cuda_on_cpu::shuffled(value, cuda_on_cpu::current % warpSize ^ mask);
 }
@@ -317,6 +327,7 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which) {
   for (int i = 0; i < 4; ++i) result |= (bytes >> 8 * (which >> 4 * i & 7) & 0xff) << 8 * i;
   return result;
 }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline float __saturatef(float x) { return x > 0 ? min(x, 1.f) : 0; }
 inline float __fsqrt_rn(float x) { return std::sqrt(x); }
