@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ._arrays import device_of, for_device_batches, namespace, on_device, refuse_device, sum_of_squares
 from ._sending import Streamed, stack
 
-_LARGEST = 1e6  # a gradient's square must stay far inside float32
+_LARGEST = 1e6  # a gradient's square must stay far inside float32; hog.cu knows this number, too
 
 
 def read_images(X, image_shape=None, *, ragged=False, device=False, who="This function"):
@@ -208,13 +208,13 @@ def transform_images(estimator, X, *, ragged=False, device=False):
     return images
 
 
-def as_pixels(images, *, float_type=np.float32, unit_range=False):
+def as_pixels(images, *, float_type=np.float32, unit_range=False, unchecked=False):
     """Return images as a C-contiguous array of uint8 or `float_type`.
 
     uint8 stays as it is, bool becomes 0 and 255, uint16 is divided by 65535, other integers must lie in 0..255 and
     become uint8, floats become `float_type`. Raises ValueError for NaN, infinity and floats whose squares would leave
-    float32, and, where `unit_range` is asked for, for floats outside [0, 1]. Images that are still to be sent to a GPU
-    are looked at where they lie.
+    float32, and, where `unit_range` is asked for, for floats outside [0, 1]; or leaves that to the caller: `unchecked`.
+    Images that are still to be sent to a GPU are looked at where they lie.
     """
     images = images.get() if isinstance(images, Streamed) else images
     xp = namespace(images)
@@ -230,7 +230,8 @@ def as_pixels(images, *, float_type=np.float32, unit_range=False):
     if images.dtype.kind != "f":
         raise TypeError(f"The images have dtype {images.dtype}; expected uint8 (0 to 255) or float (0 to 1).")
     images = xp.ascontiguousarray(images, dtype=float_type if images.dtype != float_type else None)
-    _check_floats(images, unit_range)
+    if not unchecked:
+        check_floats(images, unit_range)
     return images
 
 
@@ -243,7 +244,8 @@ def _bytes_from_integers(images):
     return images.astype(np.uint8)
 
 
-def _check_floats(images, unit_range):
+def check_floats(images, unit_range=False):
+    """Raise ValueError if `as_pixels` would."""
     if images.size == 0:
         return
     with device_of(images), np.errstate(over="ignore", invalid="ignore"):

@@ -161,6 +161,22 @@ def test_hog_where_rounding_decides_between_channels(cupy):
         np.testing.assert_allclose(on_gpu(cupy, hog, X, *arguments), hog(X, *arguments), atol=1e-5)
 
 
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("cell", [8, 24, (40, 45)])
+def test_hog_finds_what_no_image_holds(cupy, colour, cell):
+    """Wherever it is: also in pixels that belong to no cell, which the kernel looks at in part."""
+    sound = crops(3, 61, 90) / np.float32(255)
+    sound = sound if colour else sound[..., 0]
+    for y, x in ((0, 0), (30, 70), (47, 20), (48, 3), (49, 3), (60, 2), (2, 71), (3, 72), (4, 88), (60, 89)):
+        for value, message in ((np.nan, "NaN or infinity"), (-np.inf, "NaN or infinity"), (-1.1e6, "Pixels beyond 1e")):
+            images = sound.copy()
+            images[1, y, x] = value
+            with pytest.raises(ValueError, match=message):
+                hog(cupy.asarray(images), 9, cell, 1)
+    images[1, 60, 89] = 1e6
+    np.testing.assert_allclose(on_gpu(cupy, hog, images, 9, cell, 1), hog(images, 9, cell, 1), atol=1e-5)
+
+
 @pytest.mark.parametrize("block", [(1, 1), (2, 2), (3, 3)])
 def test_hog_of_many_tiles(cupy, large, block):
     for cell in ((4, 4), (6, 6), (8, 8), (5, 12)):

@@ -120,6 +120,15 @@ class Tiles:
         return 0 if self._cell_bytes() <= self.most else math.prod(self._cells()) * (self.orientations + 1)
 
     @property
+    def looked_at(self):
+        """Rows and columns of an image among whose float32 the kernel looks for NaN."""
+        if not self.staged:
+            return 0, 0
+        down, across = (n + k - 1 for n, k in zip((self.down, self.across), self.block, strict=True))  # cells
+        rows = self.height if self.together > 1 else min(down * self.cell[0] + 1, self.height)
+        return rows, min(across * self.cell[1] + self.margin, self.width)
+
+    @property
     def grid(self):
         """Rows and columns of tiles in an image."""
         return -(-self.down // self.rows), -(-self.across // self.cols)

@@ -26,6 +26,8 @@ enum Norm { L1, L1_SQRT, L2, L2_HYS };
 constexpr float NEAR = 1e-4f;  // relatively: float32 gradients of k / 255 are good to a third of that
 constexpr float WHITE = sizeof(Pixel) == 1 ? 255 : 1;
 constexpr int RUNS = CELL_COLS / RUN;  // of a cell
+constexpr bool LOOKS = STAGED && sizeof(Pixel) == 4;  // at floats, whether they can be pixels
+constexpr float LARGEST = 1e6f;                       // of these
 
 // The pixels that a thread block has at hand: rows from `top` on, columns from `left` on.
 struct Band {
@@ -330,17 +332,28 @@ __device__ inline Band band_of(const Pixel* image, const Tile& tile, int first, 
   return {image + (ptrdiff_t(top) * WIDTH + left) * CHANNELS, top, left, bottom - top, right - left};
 }
 
+// Whether there are floats among these bytes that no image has.
+template <class Parts>
+__device__ inline bool impossible(const Parts& parts) {
+  bool found = false;
+  for (int i = 0; i < int(sizeof(Parts) / sizeof(float)); ++i)
+    found |= !(fabsf(((const float*)&parts)[i]) <= LARGEST);
+  return found;
+}
+
 // Copies the rows of a band, in pieces of which a row has a whole number, and these in parts. Rows of several images,
-// all of theirs, follow one another here and there.
+// all of theirs, follow one another here and there. Tells whether they hold what is impossible.
 template <class Piece, class Part>
-__device__ inline void copy_rows(const Band& band, int rows, char* memory) {
+__device__ inline bool copy_rows(const Band& band, int rows, char* memory) {
   struct alignas(sizeof(Piece)) Parts {
     Part at[sizeof(Piece) / sizeof(Part)];
   };
   constexpr int PIXEL = CHANNELS * sizeof(Pixel), AT_ONCE = 4;  // pieces on their way
   const int pieces = band.cols * PIXEL / int(sizeof(Piece)), across = min(pieces, THREADS), down = THREADS / across;
   const int row = quotient(threadIdx.x, across), col = threadIdx.x - row * across;
+  bool found = false;
   for (int piece = col; piece < pieces; piece += across)
+#pragma unroll 1
     for (int first = row < down ? row : rows; first < rows; first += AT_ONCE * down) {
       const char* from = (const char*)band.pixels + first * (WIDTH * PIXEL) + piece * sizeof(Piece);
       char* to = memory + first * (PITCH * PIXEL) + piece * sizeof(Piece);
@@ -348,16 +361,20 @@ __device__ inline void copy_rows(const Band& band, int rows, char* memory) {
       for (int k = 0; k < AT_ONCE; ++k)
         if (first + k * down < rows) parts[k] = *(const Parts*)(from + k * down * (WIDTH * PIXEL));
       for (int k = 0; k < AT_ONCE; ++k)
-        for (int j = 0; j < int(sizeof(Piece) / sizeof(Part)); ++j)
-          if (first + k * down < rows) ((Part*)(to + k * down * (PITCH * PIXEL)))[j] = parts[k].at[j];
+        if (first + k * down < rows) {
+          for (int j = 0; j < int(sizeof(Piece) / sizeof(Part)); ++j)
+            ((Part*)(to + k * down * (PITCH * PIXEL)))[j] = parts[k].at[j];
+          if (LOOKS) found |= impossible(parts[k]);
+        }
     }
+  return found;
 }
 
-__device__ inline void copy(const Band& band, int rows, char* memory) {
-  if (PART == 16) copy_rows<uint4, uint4>(band, rows, memory);
-  else if (PIECE == 16) copy_rows<uint4, unsigned>(band, rows, memory);
-  else if (PIECE == 4) copy_rows<unsigned, unsigned>(band, rows, memory);
-  else copy_rows<Pixel, Pixel>(band, rows, memory);
+__device__ inline bool copy(const Band& band, int rows, char* memory) {
+  if (PART == 16) return copy_rows<uint4, uint4>(band, rows, memory);
+  if (PIECE == 16) return copy_rows<uint4, unsigned>(band, rows, memory);
+  if (PIECE == 4) return copy_rows<unsigned, unsigned>(band, rows, memory);
+  return copy_rows<Pixel, Pixel>(band, rows, memory);
 }
 
 // Of which tiles all pixels are float32 that stand for some k / 255: a bit for each. All threads ask, and are told the
@@ -503,7 +520,7 @@ struct Blocks {
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     hog(const Pixel* images, int n_tiles, int root, const double* levels, const double* thresholds,
-        const float* all_tangents, float* workspace, float* features) {
+        const float* all_tangents, float* workspace, int* impossible_found, float* features) {
   extern __shared__ uint4 shared[];
   char* const memory = (char*)shared;
   const Tile tile(blockIdx.x * TOGETHER);
@@ -519,8 +536,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
   for (int first = 0; first < tile.down; first += BAND_ROWS) {
     const int rows = min(BAND_ROWS, tile.down - first);
     const Band band = band_of(image, tile, first, rows);
-    if (STAGED) copy(band, count * band.rows, memory);
-    __syncthreads();
+    const bool found = STAGED && copy(band, count * band.rows, memory);
+    if (LOOKS && __syncthreads_or(found)) {
+      *impossible_found = 1;
+      return;
+    }
+    if (!LOOKS) __syncthreads();
     constexpr bool may_be_levels = sizeof(Pixel) == 4 && (CHANNELS > 1 || EXACT != HARDLY);
     const Source source{band, exact, may_be_levels ? of_levels(band, count, memory) : 0, memory};
     fill(cells, first, rows, count, tile, source, memory, tangents, votes);

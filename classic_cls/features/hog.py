@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
 from .._arrays import constant, empty_beside, load_kernels, namespace, on_device
-from .._images import as_pixels, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
+from .._images import as_pixels, check_floats, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
 from ._hog_tiles import tiles_for
 
 _BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
@@ -217,10 +217,9 @@ def _describe(images, geometry, n_jobs):
     geometry.check(images.shape)
 
     def describe(part, out):
-        pixels = _pixels(part, geometry.transform_sqrt)
-        run = _launch_kernel if on_device(pixels) else _native.kernels.hog
+        run = _run_on_device if on_device(part) else _native.kernels.hog
         run(
-            pixels,
+            _pixels(part, geometry.transform_sqrt, unchecked=on_device(part)),
             geometry.orientations,
             geometry.cell,
             geometry.block,
@@ -235,8 +234,9 @@ def _describe(images, geometry, n_jobs):
     return for_batches(describe, images, out, n_jobs=n_jobs, workspace=workspace)
 
 
-def _pixels(images, transform_sqrt):
-    pixels = as_pixels(images, float_type=np.float64 if images.dtype == np.float64 else np.float32)
+def _pixels(images, transform_sqrt, *, unchecked=False):
+    float_type = np.float64 if images.dtype == np.float64 else np.float32
+    pixels = as_pixels(images, float_type=float_type, unchecked=unchecked and not transform_sqrt)
     if transform_sqrt and pixels.dtype != np.uint8 and pixels.min() < 0:
         raise ValueError(
             f"transform_sqrt=True takes square roots, but the smallest pixel is {float(pixels.min()):.6g}."
@@ -250,14 +250,27 @@ def _pixels(images, transform_sqrt):
 _MOST_ORIENTATIONS = 200  # hog.cu says why
 
 
-def _launch_kernel(images, orientations, cell, block, block_norm, transform_sqrt, out):
-    xp, (n, *shape) = namespace(images), images.shape
+def _run_on_device(images, orientations, cell, block, block_norm, transform_sqrt, out):
+    """Describe images whose floats nobody has looked at: the kernel does, at those that it reads float32."""
     if orientations > _MOST_ORIENTATIONS:
         raise ValueError(f"orientations={orientations}; on a GPU at most {_MOST_ORIENTATIONS} are possible.")
-    tiles = tiles_for(tuple(shape), images.itemsize, math.gcd(images.data.ptr, 16), orientations, cell, block)
+    shape, alignment = images.shape[1:], math.gcd(images.data.ptr, 16)
+    tiles = tiles_for(shape, images.itemsize, alignment, orientations, cell, block)
+    rows, cols = tiles.looked_at if images.dtype == np.float32 else (0, 0)
+    if images.dtype.kind == "f":
+        check_floats(images[:, rows:])
+        check_floats(images[:, :rows, cols:])
+    found = namespace(images).zeros(1, np.int32)
+    _launch_kernel(images, tiles, orientations, cell, block, block_norm, transform_sqrt, found, out)
+    if rows > 0 and int(found[0]):
+        check_floats(images)
+
+
+def _launch_kernel(images, tiles, orientations, cell, block, block_norm, transform_sqrt, found, out):
+    xp, n_tiles = namespace(images), len(images) * tiles.per_image
     names = {
         "Pixel": images.dtype,
-        "CHANNELS": shape[2],
+        "CHANNELS": images.shape[3],
         "RUN": tiles.run,
         "STAGED": int(tiles.staged),
         "IN_SHARED": int(not tiles.in_workspace),
@@ -267,7 +280,6 @@ def _launch_kernel(images, orientations, cell, block, block_norm, transform_sqrt
         **dict(zip(("CELL_ROWS", "CELL_COLS", "BLOCK_ROWS", "BLOCK_COLS"), (*cell, *block), strict=True)),
         "NORM": _BLOCK_NORMS.index(block_norm),
     }
-    n_tiles = n * tiles.per_image
     load_kernels("features/hog.cu", tiles.sizes, **names).launch(
         "hog",
         -(-n_tiles // tiles.together),
@@ -278,6 +290,7 @@ def _launch_kernel(images, orientations, cell, block, block_norm, transform_sqrt
         constant(xp, _thresholds, orientations),
         constant(xp, _tangents, orientations),
         xp.empty(max(1, n_tiles * tiles.in_workspace), np.float32),
+        found,
         out,
         **tiles.launch(),
     )
