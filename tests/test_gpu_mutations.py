@@ -31,7 +31,8 @@ BROKEN = {
     "features/dense_sift.cu": [
         ("return 2 * inside(row, col) - inside(next_row, next_col);", "return inside(row, col);"),
         ("right > plan.width ? bottom - top : 0", "0"),
-        ("int(blockDim.x), inside - 1)", "int(blockDim.x), inside - 2)"),
+        ("x < width; x += threads", "x < width - 1; x += threads"),
+        ("(k * down < count) there", "(k * down < count - 1) there"),
         ("within(x + place, plan.width)", "x + place"),
         ("within(first + row, plan.height)", "first + row"),
         ("(REACH - k) * SPACING", "(REACH - k) * SPACING - 1"),

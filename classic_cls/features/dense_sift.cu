@@ -79,23 +79,26 @@ __device__ inline Picture fetch(const Image& image, const Plan& plan, const Tile
   const int left = within(tile.left, plan.width) - 1, right = within(tile.left + across - 1, plan.width) + 2;
   const Picture picture{top, left, plan.pitch};
 
-  const int first_row = max(top, 0), first_col = max(left, 0), cols = min(right, plan.width) - first_col;
-  const int inside = (min(bottom, plan.height) - first_row) * cols;
-  const Pixel* from = image.pixels + (first_row * plan.width + first_col) * CHANNELS;
-  float* to = numbers + picture.place(first_row, first_col);
+  const int first_row = max(top, 0), height = min(bottom, plan.height) - first_row;
+  const int first_col = max(left, 0), width = min(right, plan.width) - first_col;
+  const Pixel* const from = image.pixels + (first_row * plan.width + first_col) * CHANNELS;
+  float* const to = numbers + picture.place(first_row, first_col);
   constexpr int AT_ONCE = 8;  // pixels on their way
-  const float per_row = 1.f / cols;
-  for (int i = threadIdx.x; i < inside; i += AT_ONCE * blockDim.x) {
-    float grays[AT_ONCE];
-    int places[AT_ONCE];
-    for (int k = 0; k < AT_ONCE; ++k) {
-      const int pixel = min(i + k * int(blockDim.x), inside - 1);  // in the end some come twice: no branch
-      const int row = quotient(pixel, per_row), col = pixel - row * cols;
-      grays[k] = gray(from + (row * plan.width + col) * CHANNELS);
-      places[k] = row * plan.pitch + col;
+  const int threads = min(width, int(blockDim.x)), down = blockDim.x / threads;  // for a row; rows at once
+  const int row = quotient(threadIdx.x, 1.f / threads), first_x = threadIdx.x - row * threads;
+  const int hop = opaque(down * plan.width * CHANNELS), jump = opaque(down * plan.pitch);  // to a thread's next pixel
+  for (int x = first_x; x < width; x += threads)
+#pragma unroll 1
+    for (int y = row < down ? row : height; y < height; y += AT_ONCE * down) {
+      const Pixel* const here = from + (y * plan.width + x) * CHANNELS;
+      float* const there = to + y * plan.pitch + x;
+      const int count = height - y;
+      float grays[AT_ONCE];
+      for (int k = 0; k < AT_ONCE; ++k)
+        if (k * down < count) grays[k] = gray(here + k * hop);
+      for (int k = 0; k < AT_ONCE; ++k)
+        if (k * down < count) there[k * jump] = grays[k];
     }
-    for (int k = 0; k < AT_ONCE; ++k) to[places[k]] = grays[k];
-  }
   // Then what lies around it: twice a row, and twice a column.
   const int around[] = {top < 0 ? right - left : 0, bottom > plan.height ? right - left : 0,  // rows, columns
                         left < 0 ? bottom - top : 0, right > plan.width ? bottom - top : 0};
