@@ -6,6 +6,7 @@ the Python file that uses it, is compiled when it is first needed, and never mor
 """
 
 import math
+import re
 import sys
 from contextlib import nullcontext
 from functools import lru_cache
@@ -17,6 +18,7 @@ from ._sending import Streamed, sending
 
 _PACKAGE = Path(__file__).parent
 _C_TYPES = {"uint8": "unsigned char", "float32": "float", "float64": "double"}
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 _MOST_BLOCKS = 2**31 - 1
 _MOST_MEMORY = 4 << 30  # bytes that a batch may take: larger ones are no faster
 
@@ -125,8 +127,17 @@ def kernel_code(source, sizes=(), **names):
     """Return the text of a CUDA source, complete: it is compiled as it is."""
     defined = [_definition(*pair) for pair in names.items()]
     defined += [f"const int {name} = {value};\n" for name, value in sizes]
-    text, header = (_PACKAGE / source).read_text(), (_PACKAGE / "_cuda.cuh").read_text()
-    return "".join(defined) + text.replace('#include "_cuda.cuh"\n', header.replace("#pragma once\n", ""))
+    return "".join(defined) + _with_headers(_PACKAGE / source)
+
+
+def _with_headers(path):
+    """Return a source's text, with that of its headers, from its folder or the package's, where it includes them."""
+    text = path.read_text().replace("#pragma once\n", "")
+    return _INCLUDE.sub(lambda found: _with_headers(_header(path.parent, found[1])), text)
+
+
+def _header(folder, name):
+    return next(path for path in (folder / name, _PACKAGE / name) if path.exists())
 
 
 def _definition(name, value):

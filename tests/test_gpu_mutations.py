@@ -47,7 +47,6 @@ BROKEN = {
         ("top > 0 ? row - pitch", "top >= 0 ? row - pitch"),
         ("THREADS + run - first;", "THREADS + run;"),
         ("Compass::bin(k) == 0) sum", "Compass::bin(k) == 1) sum"),
-        ("first < n; first += THREADS / LANES", "first < n - 1; first += THREADS / LANES"),
         ("whole || begin == cell * RUNS ? 0", "true ? 0"),
         ("run < end; ++run", "run <= end; ++run"),
         ("vote.near ? 0 : ", ""),

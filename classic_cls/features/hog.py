@@ -9,7 +9,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import _native
 from .._arrays import constant, empty_beside, load_kernels, namespace, on_device
-from .._images import as_pixels, check_floats, fit_images, for_batches, one_of, pair, positive_int, read_images, transform_images
+from .._images import (
+    as_pixels,
+    check_floats,
+    fit_images,
+    for_batches,
+    one_of,
+    pair,
+    positive_int,
+    read_images,
+    transform_images,
+)
 from ._hog_tiles import tiles_for
 
 _BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")

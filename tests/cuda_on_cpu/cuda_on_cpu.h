@@ -257,15 +257,25 @@ const char* call(void (*kernel)(A...), const unsigned* grid, const unsigned* blo
 
 // --- Warp operations --------------------------------------------------------------------------------------------------
 
+// Puts a value where the other lanes can read it, once all have done so, and returns where.
 template <class T>
-T shuffled(T value, unsigned lane) {
+int offer(T value) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
-  if (lane >= unsigned(warpSize)) fail("a warp shuffle from a lane that does not exist");
   const int turn = self().turn ^= 1;
   std::memcpy(&self().box[turn], &value, sizeof value);
   leave(State::AtWarp);
+  return turn;
+}
+template <class T>
+T taken(unsigned lane, int turn) {
+  T value;
   std::memcpy(&value, &fibres[current / warpSize * warpSize + lane]->box[turn], sizeof value);
   return value;
+}
+template <class T>
+T shuffled(T value, unsigned lane) {
+  if (lane >= unsigned(warpSize)) fail("a warp shuffle from a lane that does not exist");
+  return taken<T>(lane, offer(value));
 }
 
 }  // namespace cuda_on_cpu
@@ -303,10 +313,11 @@ T __shfl_up_sync(unsigned, T value, int distance) {
   const int lane = cuda_on_cpu::current % warpSize;
   return cuda_on_cpu::shuffled(value, lane < distance ? lane : lane - distance);
 }
-inline int __any_sync(unsigned mask, int value) {
-  for (int distance = warpSize / 2; distance > 0; distance /= 2)
-    value |= cuda_on_cpu::shuffled(int(value != 0), cuda_on_cpu::current % warpSize ^ distance);
-  return value != 0;
+inline int __any_sync(unsigned, int value) {
+  const int turn = cuda_on_cpu::offer(value);
+  int any = 0;
+  for (int lane = 0; lane < warpSize; ++lane) any |= cuda_on_cpu::taken<int>(lane, turn);
+  return any != 0;
 }
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
