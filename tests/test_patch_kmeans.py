@@ -251,6 +251,15 @@ def test_parts_that_do_not_fit(photos):
             patch_features(photos, *parts)
 
 
+@pytest.mark.parametrize(("which", "name"), enumerate(["mean", "whitening", "dictionary"]))
+def test_parts_that_are_no_numbers(photos, which, name):
+    for bad in (np.nan, np.inf):
+        parts = [part.copy() for part in random_parts(108, 4)]
+        parts[which].flat[-1] = bad
+        with pytest.raises(ValueError, match=f"{name} holds NaN or infinity"):
+            patch_features(photos, *parts)
+
+
 def test_kernel_refuses_what_does_not_fit(photos):
     images = np.ascontiguousarray(photos)
     good = {"images": images, "patch_size": (6, 6), "step": 1, "grids": [(2, 2)], "activation": "triangle"}

@@ -256,8 +256,8 @@ def patch_features(
     Raises
     ------
     ValueError
-        If an image is too small for one patch per cell or holds NaN, the shapes do not fit together, or a parameter
-        is out of range.
+        If an image is too small for one patch per cell, an image or a factor holds NaN, the shapes do not fit together,
+        or a parameter is out of range.
 
     Examples
     --------
@@ -383,6 +383,9 @@ def _checked_factors(mean, whitening, dictionary, n_pixels):
             f"mean, whitening and dictionary have shapes {shapes[0]}, {shapes[1]} and {shapes[2]}; for patches of "
             f"{n_pixels} numbers expected ({n_pixels},), ({n_pixels}, {n_pixels}) and (n_entries, {n_pixels})."
         )
+    for name, a in zip(("mean", "whitening", "dictionary"), factors, strict=True):
+        if not np.isfinite(a).all():
+            raise ValueError(f"{name} holds NaN or infinity; expected numbers, such as those of a fitted PatchKMeans.")
     return factors
 
 
