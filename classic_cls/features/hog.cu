@@ -218,8 +218,8 @@ __device__ inline Band band_of(const Pixel* image, const Tile& tile, int first, 
 template <class Parts>
 __device__ inline bool impossible(const Parts& parts) {
   bool found = false;
-  for (int i = 0; i < int(sizeof(Parts) / sizeof(float)); ++i)
-    found |= !(fabsf(((const float*)&parts)[i]) <= LARGEST);
+  for (int i = 0; i < int(sizeof(Parts) / sizeof(int)); ++i)
+    found |= !(fabsf(__int_as_float(((const int*)&parts)[i])) <= LARGEST);
   return found;
 }
 
