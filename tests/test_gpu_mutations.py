@@ -44,7 +44,7 @@ BROKEN = {
         ("x > 0 ? -1", "x >= 0 ? -1"),
         ("x + RUN < WIDTH", "x + RUN <= WIDTH"),
         ("last ? at - beyond", "last ? at"),
-        ("top > 0 ? row - pitch", "top >= 0 ? row - pitch"),
+        ("row - pitch : row + beyond", "row - pitch : row"),
         ("THREADS + run - first;", "THREADS + run;"),
         ("Compass::bin(k) == 0) sum", "Compass::bin(k) == 1) sum"),
         ("whole || begin == cell * RUNS ? 0", "true ? 0"),
