@@ -55,6 +55,19 @@ def test_warp_operations():
 
 
 @pytest.mark.usefixtures("seed")
+def test_what_lanes_before_and_any_lane_have():
+    a, found = np.arange(64, dtype=np.int32), np.zeros(64, np.int32)
+    body = """const int v = a[threadIdx.x], before = __shfl_up_sync(~0u, v, 4);
+              found[threadIdx.x] = __any_sync(~0u, v == 40) + 2 * __any_sync(~0u, v < 0);
+              a[threadIdx.x] = before + 100 * __shfl_sync(~0u, v, 35);  // of lane 3
+              found[threadIdx.x] += 10 * __popc(v);"""
+    kernel(body, "int* a, int* found")((1,), (64,), (a, found))
+    lane, warp = np.arange(64) % 32, np.arange(64) // 32
+    np.testing.assert_array_equal(a, 32 * warp + np.where(lane < 4, lane, lane - 4) + 100 * (32 * warp + 3))
+    np.testing.assert_array_equal(found, warp + 10 * np.array([int(k).bit_count() for k in range(64)]))
+
+
+@pytest.mark.usefixtures("seed")
 def test_atomic_sums():
     a = np.zeros(7, np.int32)
     kernel("atomicAdd(a + threadIdx.x % 7, int(threadIdx.x));")((5,), (70,), (a,))

@@ -71,12 +71,12 @@ struct ExactVote {
   __device__ void add_to(float* histogram) const { histogram[bin * THREADS] += weight; }
 };
 
-// A band of several images, of which each has a bit in `levels_in` (see below).
+// A band of several images, of which each has a bit in `levels_in`, as of_levels tells.
 struct Source {
   Band first;
   Exact exact;
   unsigned levels_in;
-  const char* memory;
+  char* memory;
 
   __device__ Band band(int which) const {
     Band band = first;

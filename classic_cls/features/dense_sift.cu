@@ -84,7 +84,7 @@ __device__ inline Picture fetch(const Image& image, const Plan& plan, const Tile
   const Pixel* const from = image.pixels + (first_row * plan.width + first_col) * CHANNELS;
   float* const to = numbers + picture.place(first_row, first_col);
   constexpr int AT_ONCE = 8;  // pixels on their way
-  const int threads = min(width, int(blockDim.x)), down = blockDim.x / threads;  // for a row; rows at once
+  const int threads = min(width, int(blockDim.x)), down = blockDim.x / threads;  // take a row; at once
   const int row = quotient(threadIdx.x, 1.f / threads), first_x = threadIdx.x - row * threads;
   const int hop = opaque(down * plan.width * CHANNELS), jump = opaque(down * plan.pitch);  // to a thread's next pixel
   for (int x = first_x; x < width; x += threads)

@@ -310,10 +310,10 @@ struct Cells {
 
 // Votes for `rows` rows of cells of `count` tiles like this, from `first_row` on; the bands lie ROOM bytes apart.
 __device__ inline void fill(const Cells& cells, int first_row, int rows, int count, const Tile& tile,
-                            const Source& source, char* memory, const Tangents& tangents, float* votes) {
+                            const Source& source, const Tangents& tangents, float* votes) {
   const int runs_across = tile.across * RUNS, n_runs = count * rows * runs_across;
   float* own = votes + threadIdx.x;
-  const Histogram histogram(memory, own);
+  const Histogram histogram(source.memory, own);
   for (int first = 0; first < n_runs; first += THREADS) {
     const int run = min(first + int(threadIdx.x), n_runs - 1);  // in the end some are taken twice: lanes ask each other
     const int row = quotient(run, runs_across), col = run - row * runs_across, which = quotient(row, rows);
@@ -426,7 +426,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     if (!LOOKS) __syncthreads();
     constexpr bool may_be_levels = sizeof(Pixel) == 4 && (CHANNELS > 1 || EXACT != HARDLY);
     const Source source{band, exact, may_be_levels ? of_levels(band, count, memory) : 0, memory};
-    fill(cells, first, rows, count, tile, source, memory, tangents, votes);
+    fill(cells, first, rows, count, tile, source, tangents, votes);
   }
   features += ((size_t(tile.image) * DOWN + tile.row) * ACROSS + tile.col) * Blocks::SIZE;
   Blocks{cells, tile, count}.write(features);

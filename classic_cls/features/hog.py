@@ -246,7 +246,7 @@ def _describe(images, geometry, n_jobs):
 
 def _pixels(images, transform_sqrt, *, unchecked=False):
     float_type = np.float64 if images.dtype == np.float64 else np.float32
-    pixels = as_pixels(images, float_type=float_type, unchecked=unchecked and not transform_sqrt)
+    pixels = as_pixels(images, float_type=float_type, unchecked=unchecked)
     if transform_sqrt and pixels.dtype != np.uint8 and pixels.min() < 0:
         raise ValueError(
             f"transform_sqrt=True takes square roots, but the smallest pixel is {float(pixels.min()):.6g}."
